@@ -1,0 +1,13 @@
+//! What both sides of the kernel boundary share: the layouts of the eBPF maps and [`choose`].
+//!
+//! ABI rule: every type here that crosses the boundary is `repr(C)`, has no implicit padding and
+//! holds only integers; its size is asserted at compile time. The eBPF objects are committed, so a
+//! change to a layout is a change to `launcher/bpf/`: `cargo xtask ebpf` rebuilds them and the
+//! freshness test fails until it was run.
+#![no_std]
+
+mod capture;
+mod table;
+
+pub use capture::{CaptureEvent, EventKind};
+pub use table::{Chosen, Counters, ENTRIES_MAX, MEMBERS_MAX, Packet, Policy, Table, choose};

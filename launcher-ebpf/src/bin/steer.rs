@@ -1,0 +1,134 @@
+//! Steering: selects a member of a group for each connection. One instance of this object, with
+//! its own maps, is loaded for each group.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    bindings::sk_action::{SK_DROP, SK_PASS},
+    btf_maps::{Array, ArrayOfMaps, PerCpuArray, ReusePortSockArray},
+    macros::{btf_map, sk_reuseport},
+    programs::SkReuseportContext,
+};
+use launcher_common::{Counters, MEMBERS_MAX, Packet, Table, choose};
+use launcher_ebpf::fetch_add;
+
+/// The group's sockets, by member index. An entry clears itself when its socket closes.
+#[btf_map]
+static MEMBERS: ReusePortSockArray<MEMBERS_MAX> = ReusePortSockArray::new();
+
+/// The table in force. Replacing it is one store of a pointer, and the system call that does it
+/// returns only when no program runs with the old one (`maybe_wait_bpf_programs`).
+#[btf_map]
+static TABLE: ArrayOfMaps<Array<Table, 1>, 1> = ArrayOfMaps::new();
+
+/// Round-robin's counter.
+#[btf_map]
+static CURSOR: Array<u64, 1> = Array::new();
+
+/// By member index; the last one is the group's own.
+#[btf_map]
+static COUNTERS: PerCpuArray<Counters, { MEMBERS_MAX + 1 }> = PerCpuArray::new();
+
+/// `IPPROTO_TCP`.
+const TCP: u32 = 6;
+
+/// The program where the kernel can move connections whose listener has gone (Linux 5.14).
+#[sk_reuseport(migrate)]
+pub fn steer(ctx: SkReuseportContext) -> u32 {
+    let migrating = ctx.migrating_sk().is_some();
+    decide(&ctx, migrating)
+}
+
+/// The program where it can't.
+#[sk_reuseport]
+pub fn steer_plain(ctx: SkReuseportContext) -> u32 {
+    decide(&ctx, false)
+}
+
+#[inline(always)]
+fn decide(ctx: &SkReuseportContext, migrating: bool) -> u32 {
+    let Some(table) = TABLE.get_value(0, &0) else {
+        return fall_through();
+    };
+    if table.len == 0 {
+        // Nobody takes new connections, as in a shutdown: refuse them at once instead of letting
+        // them wait in a queue that will be reset. What waits already may still be served.
+        return if migrating { fall_through() } else { refuse() };
+    }
+    let packet = Packet {
+        hash: ctx.hash(),
+        turn: turn(opens(ctx, migrating)),
+    };
+    let chosen = choose(table, packet, |member| {
+        let taken = MEMBERS.select_reuseport(ctx, u32::from(member)).is_ok();
+        if !taken {
+            count(u32::from(member), |c| c.missed += 1);
+        }
+        taken
+    });
+    match chosen {
+        Some(chosen) => {
+            count(u32::from(chosen.member), |c| {
+                if migrating {
+                    c.migrated += 1;
+                } else {
+                    c.selected += 1;
+                }
+            });
+            SK_PASS
+        }
+        None => fall_through(),
+    }
+}
+
+/// Whether this packet takes a turn: a SYN, a datagram, or a connection that moves. Under SYN
+/// cookies the program runs again for the handshake's ACK, and stray ACKs reach it too: they must
+/// not skip a member.
+#[inline(always)]
+fn opens(ctx: &SkReuseportContext, migrating: bool) -> bool {
+    if migrating || ctx.ip_protocol() != TCP {
+        return true;
+    }
+    let header = ctx.data();
+    if header + 14 > ctx.data_end() {
+        return true;
+    }
+    // SAFETY: byte 13 of the TCP header, inside the packet by the check above.
+    let flags = unsafe { *((header + 13) as *const u8) };
+    const SYN: u8 = 0x02;
+    flags & SYN != 0
+}
+
+#[inline(always)]
+fn turn(advance: bool) -> u32 {
+    match CURSOR.get_ptr_mut(0) {
+        // SAFETY: points into the map's value.
+        Some(cursor) if advance => unsafe { fetch_add(cursor, 1) as u32 },
+        // SAFETY: points into the map's value; an aligned load of 8 bytes can't tear.
+        Some(cursor) => unsafe { *cursor as u32 },
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn count(index: u32, change: impl FnOnce(&mut Counters)) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: this CPU's own copy; programs of this type run with migration disabled and are
+        // not re-entered on a CPU.
+        change(unsafe { &mut *counters });
+    }
+}
+
+#[inline(always)]
+fn fall_through() -> u32 {
+    count(MEMBERS_MAX as u32, |c| c.fell_through += 1);
+    SK_PASS
+}
+
+#[inline(always)]
+fn refuse() -> u32 {
+    count(MEMBERS_MAX as u32, |c| c.refused += 1);
+    SK_DROP
+}
+
+launcher_ebpf::license!();

@@ -1,0 +1,40 @@
+//! What the eBPF programs share. Each file in `bin/` becomes one object in `launcher/bpf/`:
+//!
+//! - `capture`: makes `bind` shareable and reports sockets; loaded once per fleet.
+//! - `steer`: selects a member; loaded once per group, so each group has its own maps.
+//! - `bench`: an empty program, the floor that `cargo xtask bench-steer` subtracts.
+#![no_std]
+#![allow(internal_features)]
+#![feature(core_intrinsics)]
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+/// Adds `n` to `*value` and returns what was there before.
+///
+/// The `Atomic*` types of `core` have no fetch operations on this target, hence the intrinsic.
+///
+/// # Safety
+/// `value` must point into a map value.
+#[inline(always)]
+pub unsafe fn fetch_add(value: *mut u64, n: u64) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, n) }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: not an assumption but a demand: the verifier rejects any program in which this is
+    // reachable, because it has no way out.
+    #[expect(clippy::empty_loop, reason = "there is nothing to do in a place that can't be reached")]
+    loop {}
+}
+
+/// Declares the licence that the kernel asks of programs that use GPL-only helpers.
+#[macro_export]
+macro_rules! license {
+    () => {
+        #[unsafe(link_section = "license")]
+        #[unsafe(no_mangle)]
+        static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+    };
+}

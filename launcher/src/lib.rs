@@ -1,0 +1,16 @@
+//! Runs any unmodified server on every core: one worker per CPU, one shared port, connections
+//! steered in the kernel. See ARCHITECTURE.md for the map of this crate.
+
+pub mod capture;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod failure;
+pub mod fleet;
+pub mod observe;
+pub mod output;
+pub mod policy;
+pub mod run;
+pub mod steer;
+pub mod sys;
+pub mod worker;
