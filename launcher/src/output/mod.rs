@@ -1,1 +1,212 @@
-//! 
+//! The workers' stdout and stderr, passed on line by line.
+//!
+//! ```text
+//! worker 0 ──pipes──┐              ┌── the launcher's stdout
+//! worker 1 ──pipes──┼──► pump ─────┤
+//! worker 2 ──pipes──┘      ▲       └── the launcher's stderr
+//!                 launcher ┘ (socket; duplicates of the read ends)
+//! ```
+//!
+//! If the launcher itself read the pipes, killing it would break them, and many servers fail when
+//! they can't write their log (`EPIPE`). So a small process of its own, the pump, reads them; it
+//! outlives the launcher as long as any worker has a pipe open. The launcher keeps duplicates of the
+//! read ends, so when the pump is killed no pipe breaks either: a worker that writes waits until
+//! [`Output::restart`] has given the same read ends to a new pump. Only both killed at once break
+//! the pipes.
+//!
+//! A killed pump takes with it what it had read and not yet written (parts of unfinished lines, as a
+//! rule), what workers closed here had left in their pipes, and the tails it knew.
+//!
+//! On a terminal each line begins with its worker's slot; elsewhere the bytes pass unchanged, but for
+//! a newline after an unfinished last line. A line longer than 64 KiB is passed on in pieces, between
+//! which a line of another worker may come; then, and only then, a newline is added to keep the two
+//! apart.
+
+mod child;
+mod lines;
+mod message;
+mod pump;
+mod sink;
+mod source;
+mod tail;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{Mode, fchmod},
+    io::ioctl_fionbio,
+};
+
+pub use self::pump::pump_main;
+use self::{
+    child::{Child, Waited},
+    message::Request,
+};
+use crate::worker::WorkerId;
+
+/// The hidden first argument that makes the executable the pump: see [`pump_main`].
+pub const PUMP_VERB: &str = "__output";
+
+/// How long [`Output::tail`] waits for the pump, which may itself be waiting for a reader.
+const TAIL_WAIT: Duration = Duration::from_secs(1);
+
+/// How long [`Output::finish`] waits for the pump to write what is left.
+const FINISH_WAIT: Duration = Duration::from_secs(1);
+
+/// The launcher's side: the pipes of all workers and the pump that reads them.
+///
+/// Dropping it without [`finish`](Self::finish) leaves the pump to itself; it ends with the last
+/// worker.
+#[derive(Debug)]
+pub struct Output {
+    command: Command,
+    pump: Child,
+    pipes: BTreeMap<WorkerId, Pipes>,
+    tail_requests: u64,
+}
+
+/// The read ends of a worker's pipes.
+#[derive(Debug)]
+struct Pipes {
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    /// Whether the present pump has them.
+    sent: bool,
+}
+
+impl Output {
+    /// Starts the pump: this executable under the verb [`PUMP_VERB`].
+    pub fn start() -> io::Result<Self> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("reuseport-launch");
+        Self::start_with(command)
+    }
+
+    /// The same with another executable or other places for the lines to go to: `command` with the
+    /// argument [`PUMP_VERB`] added must end up in [`pump_main`].
+    pub fn start_with(mut command: Command) -> io::Result<Self> {
+        command.arg(PUMP_VERB);
+        Ok(Self {
+            pump: Child::spawn(&mut command)?,
+            command,
+            pipes: BTreeMap::new(),
+            tail_requests: 0,
+        })
+    }
+
+    /// The pump's process id: a child of this process, to be reaped by it.
+    pub fn pid(&self) -> u32 {
+        self.pump.pid()
+    }
+
+    /// Creates the pipes of a worker: the write ends for its stdout and stderr, close-on-exec.
+    ///
+    /// The state of the pump makes no difference: a pump that is dead or doesn't listen gets the
+    /// read ends at the next occasion, and until then the pipes hold what is written.
+    pub fn open(&mut self, worker: WorkerId) -> io::Result<(OwnedFd, OwnedFd)> {
+        let (stdout, worker_stdout) = worker_pipe()?;
+        let (stderr, worker_stderr) = worker_pipe()?;
+        let pipes = Pipes {
+            stdout,
+            stderr,
+            sent: false,
+        };
+        self.pipes.insert(worker, pipes);
+        self.send_pipes();
+        Ok((worker_stdout, worker_stderr))
+    }
+
+    /// The last lines of the worker's stderr, oldest first, after everything it had written was
+    /// read: at most 20 lines and 8 KiB. Also known for a while after [`close`](Self::close).
+    ///
+    /// Waits up to a second; empty when the pump doesn't answer or doesn't know the worker.
+    pub fn tail(&mut self, worker: WorkerId) -> Vec<String> {
+        self.send_pipes();
+        self.tail_requests += 1;
+        let request = Request::Tail {
+            number: self.tail_requests,
+            slot: worker.slot,
+            generation: worker.generation,
+        };
+        if self.pump.send(&request, &[]).is_err() {
+            return Vec::new();
+        }
+        let deadline = Instant::now() + TAIL_WAIT;
+        while let Waited::Answer(answer) = self.pump.answer(deadline) {
+            if answer.number == self.tail_requests {
+                return answer.lines;
+            }
+        }
+        Vec::new()
+    }
+
+    /// The worker is gone: drops its pipes here. The pump passes on what is left in them.
+    pub fn close(&mut self, worker: WorkerId) {
+        self.send_pipes();
+        self.pipes.remove(&worker);
+    }
+
+    /// The pump has died and was reaped: starts another, which gets the same read ends.
+    ///
+    /// On failure everything stays as it is, and it may be tried again.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.pump = Child::spawn(&mut self.command)?;
+        for pipes in self.pipes.values_mut() {
+            pipes.sent = false;
+        }
+        self.send_pipes();
+        Ok(())
+    }
+
+    /// There will be no more workers: lets the pump write what is left, waits for its end and reaps
+    /// it.
+    ///
+    /// Waits up to a second. A pump that takes longer (a process that a worker left behind still
+    /// has a pipe open, or nobody reads) is left to itself.
+    pub fn finish(mut self) {
+        self.send_pipes();
+        let Self { pump, pipes, .. } = self;
+        drop(pipes);
+        if !pump.finish(Instant::now() + FINISH_WAIT) {
+            tracing::debug!("the output pump still has something to do");
+        }
+    }
+
+    /// Gives the pump the pipes it doesn't have yet, as far as it takes them.
+    fn send_pipes(&mut self) {
+        for (worker, pipes) in self.pipes.iter_mut().filter(|(_, pipes)| !pipes.sent) {
+            let request = Request::Open {
+                slot: worker.slot,
+                generation: worker.generation,
+            };
+            let ends = [pipes.stdout.as_fd(), pipes.stderr.as_fd()];
+            match self.pump.send(&request, &ends) {
+                Ok(()) => pipes.sent = true,
+                Err(error) => {
+                    tracing::debug!(%worker, %error, "the output pump takes no pipes now");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A pipe for a worker to write to: read end, write end.
+fn worker_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    // The pump must never wait for one worker. The worker's end stays as a server expects it.
+    ioctl_fionbio(&reader, true)?;
+    // A server that opens /dev/stderr as its log opens the pipe anew, and it may run as another user
+    // than the one who created it. Others still can't reach it: /proc guards the way.
+    fchmod(&writer, Mode::RUSR | Mode::WUSR | Mode::WGRP | Mode::WOTH)?;
+    Ok((reader.into(), writer.into()))
+}
