@@ -1,6 +1,7 @@
 //! The fleet's rules one by one, and all of them against a simulated world.
 
 mod lifecycle;
+mod referee;
 mod stop;
 mod world;
 
