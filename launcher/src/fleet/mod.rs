@@ -114,14 +114,10 @@ impl Fleet {
 
     /// When [`Event::Tick`] is due. Always later than the last step.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let restarts = self
-            .slots
-            .iter()
-            .filter_map(Slot::restart_at)
-            .filter(|_| self.restarts());
+        let waiting: &[Slot] = if self.restarts() { &self.slots } else { &[] };
         self.workers()
             .filter_map(Worker::deadline)
-            .chain(restarts)
+            .chain(waiting.iter().filter_map(Slot::restart_at))
             .min()
     }
 
@@ -227,17 +223,10 @@ impl Fleet {
     }
 
     /// The slot that has failed too often in a fleet that never had a healthy worker.
-    fn hopeless(&self) -> Option<Outcome> {
-        if self.ever_healthy {
-            return None;
-        }
+    fn hopeless(&self) -> Option<&Slot> {
         let limit = self.settings.restart.give_up_after;
-        let (worker, failures, last) = self.slots.iter().find_map(|slot| slot.failed(limit))?;
-        Some(Outcome::GaveUp {
-            worker,
-            failures,
-            last: last.clone(),
-        })
+        let failed = self.slots.iter().find(|slot| slot.failures() >= limit);
+        failed.filter(|_| !self.ever_healthy)
     }
 
     fn give_up_if_hopeless(&mut self, now: Duration) {
@@ -246,7 +235,7 @@ impl Fleet {
         if undecided || self.is_stopping() {
             return;
         }
-        if let Some(outcome) = self.hopeless() {
+        if let Some(outcome) = self.hopeless().and_then(Slot::gave_up) {
             self.stop(now, StopMode::Now, outcome);
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Settings,
-    event::{Cause, View},
+    event::{Cause, Outcome, View},
     restart::Jitter,
     table::{Act, Input},
     worker::{State, Worker},
@@ -112,10 +112,18 @@ impl Slot {
         self.backoff.map(|backoff| backoff.until)
     }
 
-    /// The slot's last worker, the failures in a row, and the last of them, if there are so many.
-    pub(super) fn failed(&self, times: u32) -> Option<(WorkerId, u32, &Cause)> {
-        let last = self.last_failure.as_ref()?;
-        (self.failures >= times).then_some((self.latest, self.failures, last))
+    /// Failures in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The outcome where it is this slot that the fleet gives up for. `None` if it never failed.
+    pub(super) fn gave_up(&self) -> Option<Outcome> {
+        Some(Outcome::GaveUp {
+            worker: self.latest,
+            failures: self.failures,
+            last: self.last_failure.clone()?,
+        })
     }
 
     pub(super) fn current(&self) -> Option<&Worker> {

@@ -1,17 +1,18 @@
 //! One worker's life: its phases, and what it remembers. `table` has the ways between them.
 //!
 //! ```text
-//!               runs               listens
-//!   Spawning ─────────▶ Starting ───────────▶ Ready         in the steer set: Ready alone
-//!      │                 │    ▲                 │
-//!      │ stop       10 s │    │ listens         │
-//!      ▼                 ▼    │                 │
-//!   Recalled            Quiet ┘                 │
-//!      │ runs             │ stop, from any of the three
-//!      └───────────────▶ Signalled ◀────────────┘
-//!                         │ stop timeout; stop now; or a crash, straight from above
+//!   Spawning ──runs──▶ Starting ──listens──▶ Ready          Ready: in the steer set
+//!      │                  │                    ▲
+//!      │                  └──10 s──▶ Quiet ────┘ listens
+//!      │ stop
+//!      ▼
+//!   Recalled ──runs──▶ Signalled ◀──stop── Starting, Quiet, Ready
+//!                         │ stop timeout, or stop now
 //!                         ▼
-//!                        Killed ─────────▶ Gone   once nothing is left, or 5 s later
+//!                       Killed ◀──crash── Spawning, Starting, Quiet, Ready
+//!                         │ 5 s
+//!                         ▼
+//!                        Gone ◀──nothing is left── any of them
 //! ```
 //!
 //! A slot's current worker is in one of the phases up to `Ready`; in any later one it is leaving.
@@ -27,7 +28,7 @@ use super::{
 use crate::worker::WorkerId;
 
 /// How long killed processes may take to vanish before they are given up.
-pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(5);
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `status` calls the stage a worker or its slot is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,8 @@ impl fmt::Display for State {
     }
 }
 
-/// The stages of a worker's life, the table's rows. More than [`State`] has, because what to do differs where what is seen doesn't.
+/// The stages of a worker's life, the table's rows. More than [`State`] has, because what to do
+/// differs where what is seen doesn't.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Asked for, and no word of it yet.

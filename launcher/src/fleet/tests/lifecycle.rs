@@ -194,11 +194,24 @@ fn a_worker_that_never_listens_is_told_once_and_left_alone() {
     assert_eq!(bench.fleet.next_deadline(), None);
     assert_eq!(bench.states(), [(worker, State::Starting)]);
 
-    // It may still come to it, and has been healthy all along.
+    // It may still come to it.
     bench.pass(Duration::from_secs(20));
+    assert_eq!(bench.fleet.views()[0].since, Duration::ZERO);
     assert_eq!(bench.listening(worker)[0], Effect::Steer(vec![worker]));
+    assert_eq!(bench.fleet.views()[0].since, bench.now);
+}
+
+#[test]
+fn a_worker_is_healthy_from_the_warning_on() {
+    let mut bench = Bench::starting(1);
+    bench.crashed(id(0, 1));
+    bench.tick();
+    bench.spawned(id(0, 2));
+    bench.tick();
+    bench.pass(Duration::from_secs(20));
+    bench.listening(id(0, 2));
     bench.pass(Duration::from_secs(10));
-    assert_delay(exit_notice(&bench.crashed(worker)).1, 100);
+    assert_delay(exit_notice(&bench.crashed(id(0, 2))).1, 100);
 }
 
 /// Lets slot 0 fail, and returns the effects of its last failure.

@@ -13,6 +13,7 @@ struct Account {
     listens: bool,
     healthy_since: Option<Duration>,
     exited: bool,
+    exit_told: bool,
     emptied: bool,
     spawn_failed: bool,
     failed_at: Option<Duration>,
@@ -223,6 +224,10 @@ impl Referee {
                 );
                 self.edit(worker, |account| account.given_up = true);
             }
+            Effect::Notice(Notice::Exited { worker, .. }) => {
+                assert!(!self.workers[worker].exit_told, "told twice");
+                self.edit(worker, |account| account.exit_told = true);
+            }
             Effect::Notice(_) => {}
             Effect::Quit(outcome) => self.check_quit(now, outcome),
         }
@@ -301,6 +306,12 @@ impl Referee {
             .map(|(worker, _)| *worker)
             .collect();
         assert_eq!(self.steered, expected, "the steer set");
+
+        let lingers = |account: &Account| !account.released && account.exited && account.emptied;
+        assert!(
+            !self.workers.values().any(lingers),
+            "not released: {self:?}"
+        );
 
         let views = fleet.views();
         let shown: BTreeSet<WorkerId> = views.iter().map(|view| view.worker).collect();
