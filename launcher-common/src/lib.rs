@@ -6,8 +6,13 @@
 //! freshness test fails until it was run.
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
 mod capture;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use capture::{CaptureEvent, EventKind};
 pub use table::{Chosen, Counters, ENTRIES_MAX, MEMBERS_MAX, Packet, Policy, Table, choose};

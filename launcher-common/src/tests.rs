@@ -1,0 +1,173 @@
+//! What `choose` promises, whatever the table and whoever has just gone.
+
+use std::{boxed::Box, vec, vec::Vec};
+
+use proptest::{collection::vec, prelude::*};
+
+use crate::{ENTRIES_MAX, MEMBERS_MAX, Packet, Policy, Table, choose};
+
+/// A table as user space builds it: each of the sequence's members is in `live` once.
+fn table(policy: u32, entries: &[u16]) -> Box<Table> {
+    let mut table = Box::new(Table::EMPTY);
+    table.policy = policy;
+    table.len = entries.len() as u32;
+    table.entries[..entries.len()].copy_from_slice(entries);
+    let mut live = entries.to_vec();
+    live.sort_unstable();
+    live.dedup();
+    table.live_len = live.len() as u32;
+    table.live[..live.len()].copy_from_slice(&live);
+    table
+}
+
+fn packet(hash: u32, turn: u32) -> Packet {
+    Packet { hash, turn }
+}
+
+/// The member that is chosen while all are there.
+fn first(table: &Table, packet: Packet) -> Option<u16> {
+    choose(table, packet, |_| true).map(|chosen| chosen.member)
+}
+
+fn policies() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(Policy::RoundRobin as u32), Just(Policy::Hash as u32)]
+}
+
+fn packets() -> impl Strategy<Value = Packet> {
+    (any::<u32>(), any::<u32>()).prop_map(|(hash, turn)| packet(hash, turn))
+}
+
+fn sequences() -> impl Strategy<Value = Vec<u16>> {
+    vec(0..MEMBERS_MAX as u16, 1..300)
+}
+
+#[test]
+fn an_empty_table_chooses_nobody() {
+    for policy in [Policy::RoundRobin as u32, Policy::Hash as u32] {
+        let table = Box::new(Table {
+            policy,
+            ..Table::EMPTY
+        });
+        assert_eq!(
+            choose(&table, packet(7, 7), |_| panic!("nobody can be tried")),
+            None
+        );
+    }
+}
+
+#[test]
+fn a_full_table_reaches_its_last_entry() {
+    let mut entries = vec![1; ENTRIES_MAX];
+    entries[ENTRIES_MAX - 1] = 2;
+    let round_robin = table(Policy::RoundRobin as u32, &entries);
+    assert_eq!(
+        first(&round_robin, packet(0, ENTRIES_MAX as u32 - 1)),
+        Some(2)
+    );
+    let hash = table(Policy::Hash as u32, &entries);
+    assert_eq!(first(&hash, packet(u32::MAX, 0)), Some(2));
+    assert_eq!(first(&hash, packet(0, 0)), Some(1));
+}
+
+#[test]
+fn the_hash_reaches_every_entry_equally_often() {
+    let entries: Vec<u16> = (0..8).collect();
+    let table = table(Policy::Hash as u32, &entries);
+    let mut counts = [0u32; 8];
+    for hash in (0..=u32::MAX).step_by(1 << 20) {
+        let member = first(&table, packet(hash, 0)).expect("all are there");
+        counts[usize::from(member)] += 1;
+    }
+    assert_eq!(counts, [512; 8]);
+}
+
+#[test]
+fn the_next_entry_follows_one_that_has_gone() {
+    let table = table(Policy::RoundRobin as u32, &[5, 6, 7]);
+    let chosen = choose(&table, packet(0, 2), |member| member != 7).expect("two are there");
+    assert_eq!((chosen.member, chosen.after_miss), (5, true));
+    let chosen = choose(&table, packet(0, 0), |member| member != 7).expect("two are there");
+    assert_eq!((chosen.member, chosen.after_miss), (5, false));
+}
+
+proptest! {
+    #[test]
+    fn only_members_of_the_table_are_tried(
+        policy in policies(),
+        entries in sequences(),
+        packet in packets(),
+        refused in 0usize..2000,
+    ) {
+        let table = table(policy, &entries);
+        let mut tried = Vec::new();
+        let chosen = choose(&table, packet, |member| {
+            tried.push(member);
+            tried.len() > refused
+        });
+        prop_assert!(tried.iter().all(|member| entries.contains(member)));
+        // The last one tried is the one chosen, unless all were refused.
+        prop_assert_eq!(
+            chosen.map(|chosen| (chosen.member, chosen.after_miss)),
+            (tried.len() > refused).then(|| (tried[tried.len() - 1], refused > 0))
+        );
+    }
+
+    #[test]
+    fn the_only_one_left_is_always_found(
+        policy in policies(),
+        entries in sequences(),
+        packet in packets(),
+        survivor in any::<prop::sample::Index>(),
+    ) {
+        let table = table(policy, &entries);
+        let survivor = *survivor.get(&entries);
+        let chosen = choose(&table, packet, |member| member == survivor);
+        prop_assert_eq!(chosen.map(|chosen| chosen.member), Some(survivor));
+    }
+
+    #[test]
+    fn when_all_have_gone_each_was_tried(
+        policy in policies(),
+        entries in sequences(),
+        packet in packets(),
+    ) {
+        let mut left = entries.clone();
+        let chosen = choose(&table(policy, &entries), packet, |member| {
+            left.retain(|&other| other != member);
+            false
+        });
+        prop_assert_eq!(chosen, None);
+        prop_assert_eq!(left, Vec::new());
+    }
+
+    #[test]
+    fn consecutive_turns_walk_the_sequence(
+        entries in sequences(),
+        // The counter's own overflow, once in 2^32 turns, may cut a period short.
+        start in 0..u32::MAX - 300,
+        hash: u32,
+    ) {
+        let table = table(Policy::RoundRobin as u32, &entries);
+        let mut expected = entries.clone();
+        expected.rotate_left(start as usize % entries.len());
+        let walked: Vec<u16> = (start..start + table.len)
+            .map(|turn| first(&table, packet(hash, turn)).expect("all are there"))
+            .collect();
+        prop_assert_eq!(walked, expected);
+    }
+
+    #[test]
+    fn a_flow_stays_with_its_member(entries in sequences(), hash: u32, turns in vec(any::<u32>(), 2)) {
+        let table = table(Policy::Hash as u32, &entries);
+        prop_assert_eq!(first(&table, packet(hash, turns[0])), first(&table, packet(hash, turns[1])));
+    }
+
+    #[test]
+    fn an_unknown_policy_chooses_nobody(
+        policy in prop_oneof![Just(0), 3u32..],
+        entries in sequences(),
+        packet in packets(),
+    ) {
+        prop_assert_eq!(first(&table(policy, &entries), packet), None);
+    }
+}
