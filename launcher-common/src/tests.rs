@@ -41,6 +41,16 @@ fn sequences() -> impl Strategy<Value = Vec<u16>> {
     vec(0..MEMBERS_MAX as u16, 1..300)
 }
 
+/// Numbers around each limit, and any other.
+fn numbers() -> impl Strategy<Value = u32> {
+    let limits = vec![0, MEMBERS_MAX as u32, ENTRIES_MAX as u32];
+    prop_oneof![
+        (prop::sample::select(limits), -4i32..=4)
+            .prop_map(|(limit, off)| limit.wrapping_add_signed(off)),
+        any::<u32>(),
+    ]
+}
+
 #[test]
 fn an_empty_table_chooses_nobody() {
     for policy in [Policy::RoundRobin as u32, Policy::Hash as u32] {
@@ -88,6 +98,17 @@ fn the_next_entry_follows_one_that_has_gone() {
     assert_eq!((chosen.member, chosen.after_miss), (5, true));
     let chosen = choose(&table, packet(0, 0), |member| member != 7).expect("two are there");
     assert_eq!((chosen.member, chosen.after_miss), (5, false));
+}
+
+#[test]
+fn the_greatest_lengths_do_not_overflow() {
+    for policy in [Policy::RoundRobin as u32, Policy::Hash as u32] {
+        let mut table = table(policy, &[1]);
+        (table.len, table.live_len) = (u32::MAX, u32::MAX);
+        for packet in [packet(u32::MAX, u32::MAX), packet(u32::MAX, u32::MAX - 1)] {
+            assert_eq!(choose(&table, packet, |_| false), None);
+        }
+    }
 }
 
 proptest! {
@@ -169,5 +190,30 @@ proptest! {
         packet in packets(),
     ) {
         prop_assert_eq!(first(&table(policy, &entries), packet), None);
+    }
+
+    #[test]
+    fn a_malformed_table_is_survived(
+        policy in any::<u32>(),
+        known in policies(),
+        len in numbers(),
+        live_len in numbers(),
+        hash in numbers(),
+        turn in numbers(),
+        accept: bool,
+    ) {
+        let packet = packet(hash, turn);
+        let mut table = Box::new(Table::EMPTY);
+        (table.len, table.live_len) = (len, live_len);
+        for policy in [policy, known] {
+            table.policy = policy;
+            let mut tries = 0;
+            let chosen = choose(&table, packet, |_| {
+                tries += 1;
+                accept
+            });
+            prop_assert!(tries <= 4 + MEMBERS_MAX);
+            prop_assert_eq!(chosen.is_some(), accept && tries > 0);
+        }
     }
 }
