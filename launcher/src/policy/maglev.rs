@@ -1,0 +1,98 @@
+//! Maglev hashing (Eisenbud et al., NSDI 2016): an even table of which few entries change when a
+//! member joins or leaves.
+//!
+//! Each member prefers the table's places in an order of its own; the members take turns, and each
+//! takes the first place on its list that is still free. Entries move to another member almost only
+//! when their own has gone, or to one that has come.
+
+use launcher_common::ENTRIES_MAX;
+
+use super::Weighted;
+
+/// The table's length: the greatest prime that fits, so that each step walks through every place.
+///
+/// The same for every number of members: with a length that grew with them, nearly every flow
+/// would move whenever it changed. 1,000 members have 16 entries each, 100 have 163. Measured over 2 to
+/// 1,024 members: one that leaves moves its own entries and at most 2 % of the others.
+pub(super) const LEN: usize = 16381;
+
+const _: () = assert!(LEN <= ENTRIES_MAX);
+
+/// A member's walk through the places in the order of its preference, and its claim to a turn.
+struct Walk {
+    member: u16,
+    weight: u64,
+    /// Grows by the weight in each round; the greatest weight buys a turn.
+    credit: u64,
+    place: usize,
+    step: usize,
+}
+
+impl Walk {
+    fn new(member: &Weighted, greatest: u64) -> Self {
+        let weight = u64::from(member.weight);
+        Self {
+            member: member.member,
+            weight,
+            // Enough for a turn in the first round: each member gets at least one entry.
+            credit: greatest - weight,
+            place: (mix(member.identity) % LEN as u64) as usize,
+            step: (mix(!member.identity) % (LEN as u64 - 1)) as usize + 1,
+        }
+    }
+
+    /// The next place on the walk.
+    fn next(&mut self) -> usize {
+        let place = self.place;
+        self.place = (place + self.step) % LEN;
+        place
+    }
+}
+
+/// The table's entries, independent of the order of `members`: [`LEN`], or none without members.
+///
+/// With equal weights two members' numbers of entries differ by at most 1. With others, a member's
+/// number is off its exact share s of [`LEN`] by at most 2 + s × members ÷ [`LEN`], because no one
+/// gets less than one entry.
+///
+/// The members are distinct, at most `MEMBERS_MAX` and have a weight.
+pub(super) fn build(members: &[Weighted]) -> Vec<u16> {
+    let Some(greatest) = members.iter().map(|member| u64::from(member.weight)).max() else {
+        return Vec::new();
+    };
+    let mut members = members.to_vec();
+    members.sort_unstable_by_key(|member| (member.identity, member.member));
+    let mut walks: Vec<Walk> = members
+        .iter()
+        .map(|member| Walk::new(member, greatest))
+        .collect();
+
+    let mut places: Vec<Option<u16>> = vec![None; LEN];
+    let mut free = LEN;
+    while free > 0 {
+        for walk in &mut walks {
+            walk.credit += walk.weight;
+            if walk.credit < greatest || free == 0 {
+                continue;
+            }
+            walk.credit -= greatest;
+            let place = loop {
+                let place = walk.next();
+                if places[place].is_none() {
+                    break place;
+                }
+            };
+            places[place] = Some(walk.member);
+            free -= 1;
+        }
+    }
+    places.into_iter().flatten().collect()
+}
+
+/// splitmix64's output function: each bit of the result depends on each bit of `value`.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}

@@ -1,0 +1,258 @@
+//! What the policies promise: shares, smoothness, stability.
+
+use std::collections::BTreeMap;
+
+use launcher_common::{ENTRIES_MAX, MEMBERS_MAX, Policy as Index, Table};
+use proptest::{collection::vec, prelude::*};
+
+use super::{Policy, Weighted, compile, maglev};
+
+fn entries(table: &Table) -> &[u16] {
+    &table.entries[..table.len as usize]
+}
+
+fn live(table: &Table) -> &[u16] {
+    &table.live[..table.live_len as usize]
+}
+
+fn counts(table: &Table) -> BTreeMap<u16, u32> {
+    let mut counts = BTreeMap::new();
+    for &member in entries(table) {
+        *counts.entry(member).or_default() += 1;
+    }
+    counts
+}
+
+/// Members 0, 1, … with these weights, identified as slots are.
+fn members(weights: &[u32]) -> Vec<Weighted> {
+    weights
+        .iter()
+        .enumerate()
+        .map(|(index, &weight)| Weighted {
+            member: index as u16,
+            weight,
+            identity: index as u64,
+        })
+        .collect()
+}
+
+/// How many more entries may move than those that must, out of 1. Seen: 0.02.
+const EXTRA: f64 = 0.05;
+
+/// The part of the entries that belongs to another member in the second table, out of 1.
+fn moved(before: &Table, after: &Table) -> f64 {
+    assert_eq!(before.len, after.len);
+    let moved = entries(before)
+        .iter()
+        .zip(entries(after))
+        .filter(|(a, b)| a != b)
+        .count();
+    moved as f64 / f64::from(before.len)
+}
+
+#[test]
+fn names_parse_and_show() {
+    for name in Policy::NAMES {
+        assert_eq!(name.parse::<Policy>().unwrap().to_string(), name);
+    }
+    let error = "least".parse::<Policy>().unwrap_err().to_string();
+    assert_eq!(error, "unknown policy; allowed: round-robin, hash, kernel");
+    assert_eq!(Policy::Kernel.index_function(), None);
+}
+
+#[test]
+fn without_members_the_table_is_empty() {
+    for index in [Index::RoundRobin, Index::Hash] {
+        for weights in [&[][..], &[0, 0]] {
+            let table = compile(index, &members(weights));
+            assert_eq!(
+                *table,
+                Table {
+                    policy: index as u32,
+                    ..Table::EMPTY
+                }
+            );
+        }
+    }
+}
+
+#[test]
+fn nginx_example_is_reproduced() {
+    let table = compile(Index::RoundRobin, &members(&[5, 1, 1]));
+    assert_eq!(entries(&table), [0, 0, 1, 0, 2, 0, 0]);
+    assert_eq!(live(&table), [0, 1, 2]);
+}
+
+#[test]
+fn repeated_and_impossible_members_are_left_out() {
+    let member = |member, weight| Weighted {
+        member,
+        weight,
+        identity: 7,
+    };
+    let given = [
+        member(3, 1),
+        member(3, 9),
+        member(MEMBERS_MAX as u16, 1),
+        member(1, 0),
+    ];
+    for index in [Index::RoundRobin, Index::Hash] {
+        assert_eq!(live(&compile(index, &given)), [3]);
+    }
+}
+
+#[test]
+fn the_largest_group_fits() {
+    let weights: Vec<u32> = (0..MEMBERS_MAX as u32)
+        .map(|index| u32::MAX - index)
+        .collect();
+    for index in [Index::RoundRobin, Index::Hash] {
+        let table = compile(index, &members(&weights));
+        assert_eq!(table.live_len as usize, MEMBERS_MAX);
+        assert!(table.len as usize <= ENTRIES_MAX);
+    }
+}
+
+#[test]
+fn a_tiny_weight_next_to_a_huge_one_is_kept() {
+    let table = compile(Index::RoundRobin, &members(&[u32::MAX, 1]));
+    assert_eq!(counts(&table)[&1], 1);
+    assert!(table.len as usize > ENTRIES_MAX - 16);
+    let table = compile(Index::Hash, &members(&[u32::MAX, 1]));
+    assert_eq!(counts(&table)[&1], 1);
+}
+
+#[test]
+fn a_new_generation_inherits_the_entries_of_its_slot() {
+    let mut group = members(&[1, 1, 1, 1]);
+    let before = compile(Index::Hash, &group);
+    group[2].member = 4;
+    let after = compile(Index::Hash, &group);
+    for (&old, &new) in entries(&before).iter().zip(entries(&after)) {
+        assert_eq!(new, if old == 2 { 4 } else { old });
+    }
+}
+
+proptest! {
+    #[test]
+    fn round_robin_follows_the_weights_exactly(weights in vec(0u32..40, 1..40)) {
+        let table = compile(Index::RoundRobin, &members(&weights));
+        let counts = counts(&table);
+        let total: u32 = weights.iter().sum();
+        for (member, weight) in weights.iter().enumerate() {
+            let count = counts.get(&(member as u16)).copied().unwrap_or(0);
+            // count ÷ len = weight ÷ total, in whole numbers.
+            prop_assert_eq!(count * total, weight * table.len);
+        }
+        prop_assert!(table.len <= total);
+    }
+
+    #[test]
+    fn round_robin_of_equals_takes_each_once(count in 2usize..300, weight in 1u32..) {
+        let table = compile(Index::RoundRobin, &members(&vec![weight; count]));
+        prop_assert_eq!(entries(&table), (0..count as u16).collect::<Vec<_>>());
+        prop_assert_eq!(entries(&table), live(&table));
+    }
+
+    #[test]
+    fn round_robin_is_smooth(weights in vec(1u32..20, 1..40)) {
+        // At each point of the period: less than one turn ahead of the exact share, and behind it
+        // by the harmonic bound of the greedy choice at most.
+        let table = compile(Index::RoundRobin, &members(&weights));
+        let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+        let behind_max = 1.0 + (weights.len() as f64).ln();
+        let mut taken = vec![0.0; weights.len()];
+        for (turn, &member) in entries(&table).iter().enumerate() {
+            taken[usize::from(member)] += 1.0;
+            for (&taken, &weight) in taken.iter().zip(&weights) {
+                let due = (turn + 1) as f64 * f64::from(weight) / total;
+                prop_assert!(taken - due < 1.0 && due - taken <= behind_max);
+            }
+        }
+    }
+
+    #[test]
+    fn live_lists_each_weighted_member_once(weights in vec(0u32..100, 0..60), hash: bool) {
+        let index = if hash { Index::Hash } else { Index::RoundRobin };
+        let table = compile(index, &members(&weights));
+        let mut firsts = Vec::new();
+        for &member in entries(&table) {
+            if !firsts.contains(&member) {
+                firsts.push(member);
+            }
+        }
+        prop_assert_eq!(live(&table), &firsts);
+        firsts.sort_unstable();
+        let weighted: Vec<u16> =
+            (0..weights.len() as u16).filter(|&member| weights[usize::from(member)] > 0).collect();
+        prop_assert_eq!(firsts, weighted);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn round_robin_scales_weights_down_to_fit(weights in vec(1u32.., 1..200)) {
+        let table = compile(Index::RoundRobin, &members(&weights));
+        prop_assert!(table.len as usize <= ENTRIES_MAX);
+        let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+        for (&member, &count) in &counts(&table) {
+            let exact = f64::from(weights[usize::from(member)]) / total;
+            let share = f64::from(count) / f64::from(table.len);
+            let entries_off = (share - exact).abs() * f64::from(table.len);
+            prop_assert!(entries_off <= 1.0 + exact * weights.len() as f64);
+        }
+        prop_assert_eq!(table.live_len as usize, weights.len());
+    }
+
+    #[test]
+    fn maglev_shares_keep_the_documented_bound(weights in vec(1u32..1000, 1..300)) {
+        let table = compile(Index::Hash, &members(&weights));
+        prop_assert_eq!(table.len as usize, maglev::LEN);
+        let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+        for (&member, &count) in &counts(&table) {
+            let share = maglev::LEN as f64 * f64::from(weights[usize::from(member)]) / total;
+            let bound = 2.0 + share * weights.len() as f64 / maglev::LEN as f64;
+            prop_assert!((f64::from(count) - share).abs() <= bound, "{count} of {share}");
+        }
+    }
+
+    #[test]
+    fn maglev_of_equals_is_even(count in 1usize..=MEMBERS_MAX, weight in 1u32..) {
+        let counts = counts(&compile(Index::Hash, &members(&vec![weight; count])));
+        let (min, max) = (counts.values().min().unwrap(), counts.values().max().unwrap());
+        prop_assert!(max - min <= 1);
+    }
+
+    #[test]
+    fn maglev_moves_few_flows_when_one_member_leaves_or_joins(
+        count in 2usize..=MEMBERS_MAX,
+        seed: u64,
+        gone: prop::sample::Index,
+    ) {
+        let mut group = members(&vec![1; count]);
+        for member in &mut group {
+            member.identity ^= seed;
+        }
+        let with = compile(Index::Hash, &group);
+        group.remove(gone.index(count));
+        let without = compile(Index::Hash, &group);
+        let moved = moved(&with, &without);
+        prop_assert!(moved <= 1.0 / count as f64 + EXTRA, "{moved} of {count}");
+    }
+
+    #[test]
+    fn maglev_ignores_the_order_of_its_input(
+        weights in vec(1u32..10, 1..50),
+        by in any::<prop::sample::Index>(),
+    ) {
+        let mut group = members(&weights);
+        let before = compile(Index::Hash, &group);
+        group.rotate_left(by.index(weights.len()));
+        let rotated = compile(Index::Hash, &group);
+        group.reverse();
+        prop_assert_eq!(&before, &rotated);
+        prop_assert_eq!(&before, &compile(Index::Hash, &group));
+    }
+}
