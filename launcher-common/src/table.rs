@@ -76,6 +76,15 @@ pub struct Counters {
 
 const _: () = assert!(size_of::<Counters>() == 40);
 
+// SAFETY: plain integers without padding (asserted above), so every byte pattern is valid and every
+// byte is initialised.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Table {}
+
+// SAFETY: as for `Table`.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Counters {}
+
 /// What an index function sees of a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
@@ -124,7 +133,7 @@ pub fn choose(
     // bounds. The index is computed anew in each step, not advanced with a wrap-around, because
     // the verifier would follow both outcomes of the wrap in each step.
     for step in 0..PROBES {
-        let index = if step == 0 { start } else { (start + step) % len };
+        let index = if step == 0 { start } else { start.wrapping_add(step) % len };
         let member = table.entries[index as usize % ENTRIES_MAX];
         if select(member) {
             return Some(Chosen { member, after_miss });

@@ -11,14 +11,16 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 /// Adds `n` to `*value` and returns what was there before.
 ///
-/// The `Atomic*` types of `core` have no fetch operations on this target, hence the intrinsic.
+/// The `Atomic*` types of `core` have no fetch operations on this target, hence the intrinsic. It is
+/// sequentially consistent because LLVM 22 compiles a relaxed one to an add without a fetch, even
+/// where the result is used; in the kernel both are one locked instruction.
 ///
 /// # Safety
 /// `value` must point into a map value.
 #[inline(always)]
 pub unsafe fn fetch_add(value: *mut u64, n: u64) -> u64 {
     // SAFETY: the caller's.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, n) }
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(value, n) }
 }
 
 #[panic_handler]

@@ -1,1 +1,84 @@
-fn main() {}
+//! Parse, run, exit code.
+
+use std::{
+    env,
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use reuseport_launch::{
+    cli::{self, LogFormat, Verb},
+    config::Plan,
+    control::client,
+    failure::{Exit, Failure},
+    output, run,
+    sys::runtime::RuntimeDir,
+};
+use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
+
+fn main() -> ExitCode {
+    if env::args_os().nth(1).is_some_and(|argument| argument == output::PUMP_VERB) {
+        return output::pump_main();
+    }
+    let invocation = match cli::parse(env::args_os(), env::var_os(cli::WORKERS_VARIABLE)) {
+        Ok(invocation) => invocation,
+        Err(error) => error.exit(),
+    };
+    match dispatch(invocation) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            let exit = failure.exit;
+            // Nothing is left to report to when stderr is gone.
+            let _ = writeln!(io::stderr(), "error: {failure}");
+            exit.into()
+        }
+    }
+}
+
+fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
+    let dir = RuntimeDir::locate(invocation.runtime_dir.as_deref())?;
+    let mut out = io::stdout().lock();
+    match invocation.verb {
+        Verb::Run(options) => {
+            drop(out);
+            start_log(options.log_format, options.verbose);
+            return run::run(Plan::new(options)?, dir);
+        }
+        Verb::Status { name, json } => client::status(&dir, name.as_ref(), json, width(), &mut out)?,
+        Verb::Ls { json } => client::ls(&dir, json, width(), &mut out)?,
+        Verb::Stop { name } => client::stop(&dir, name.as_ref())?,
+    }
+    Ok(Exit::Clean)
+}
+
+/// Our own messages go to standard error; a terminal and the journal have no need of our clock.
+fn start_log(format: LogFormat, verbose: u8) {
+    let level = match verbose {
+        0 => "info",
+        1 => "info,reuseport_launch=debug",
+        // The eBPF programs log under the name of their object.
+        _ => "info,reuseport_launch=debug,capture=debug",
+    };
+    let filter = EnvFilter::try_from_env("REUSEPORT_LAUNCH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let terminal = io::stderr().is_terminal();
+    let colour = terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .with_target(verbose > 0);
+    match format {
+        LogFormat::Json => log.json().init(),
+        LogFormat::Auto if terminal || env::var_os("JOURNAL_STREAM").is_some() => log.without_time().init(),
+        LogFormat::Auto | LogFormat::Text => log.with_timer(SystemTime).init(),
+    }
+}
+
+/// The width of the terminal that reads us; wide when it is none.
+fn width() -> usize {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return usize::MAX;
+    }
+    rustix::termios::tcgetwinsize(&stdout).map_or(80, |size| usize::from(size.ws_col))
+}

@@ -78,12 +78,8 @@ pub fn bind6(ctx: SockAddrContext) -> i32 {
     // SAFETY: as in `bind4`.
     let addr = unsafe { &*ctx.sock_addr };
     let port = addr.user_port as u16;
-    let address = [
-        addr.user_ip6[0],
-        addr.user_ip6[1],
-        addr.user_ip6[2],
-        addr.user_ip6[3],
-    ];
+    // SAFETY: as in `bind4`.
+    let address = unsafe { words(&raw const addr.user_ip6) };
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     tuple.__bindgen_anon_1.ipv6.daddr = address;
     tuple.__bindgen_anon_1.ipv6.dport = port;
@@ -189,8 +185,27 @@ pub fn post_bind4(ctx: SockContext) -> i32 {
 #[cgroup_sock(post_bind6)]
 pub fn post_bind6(ctx: SockContext) -> i32 {
     // SAFETY: as in `bind4`.
-    let ip = unsafe { (*ctx.sock).src_ip6 };
-    bound(&ctx, AF_INET6, ip)
+    let address = unsafe { words(&raw const (*ctx.sock).src_ip6) };
+    bound(&ctx, AF_INET6, address)
+}
+
+/// Reads an IPv6 address out of a context, word by word: the verifier allows only loads at fixed
+/// offsets from the context, and a copy would become a loop over a moving pointer.
+///
+/// # Safety
+/// `from` must point into the context.
+#[inline(always)]
+unsafe fn words(from: *const [u32; 4]) -> [u32; 4] {
+    let word = from.cast::<u32>();
+    // SAFETY: the caller's.
+    unsafe {
+        [
+            word.read_volatile(),
+            word.add(1).read_volatile(),
+            word.add(2).read_volatile(),
+            word.add(3).read_volatile(),
+        ]
+    }
 }
 
 #[inline(always)]

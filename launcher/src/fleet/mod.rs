@@ -9,6 +9,7 @@
 //!   the few seconds that killed processes are given to vanish.
 
 mod event;
+pub mod placement;
 pub mod restart;
 mod slot;
 mod table;

@@ -1,1 +1,161 @@
-//! 
+//! PURE. What a launcher shows of itself: the snapshot that `status --json` prints, and its forms
+//! for people. Field names, their order and their units are a promise to scripts.
+
+mod columns;
+pub mod startup;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// All there is to know about one launcher at one moment. `None` is unknown, or not measured with
+/// the capture and policy in use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The launcher's name.
+    pub name: String,
+    /// The launcher's version.
+    pub version: String,
+    /// The launcher's process id.
+    pub pid: u32,
+    /// The command and its arguments, `{slot}` not replaced.
+    pub command: Vec<String>,
+    /// When the launcher started, RFC 3339.
+    pub started_at: String,
+    /// How the workers' sockets are noticed: `cgroup`.
+    pub capture: String,
+    /// How connections are dealt out.
+    pub steering: Steering,
+    /// The shared ports.
+    pub groups: Vec<GroupStatus>,
+    /// By slot, then generation.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// How connections are dealt out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steering {
+    /// What evaluates the policy: `ebpf`, or `kernel` where no program is attached.
+    pub backend: String,
+    /// `round-robin`, `hash` or `kernel`.
+    pub policy: String,
+    /// Whether connections that wait in a dead worker's queue move to another worker.
+    pub migration: bool,
+}
+
+/// One shared port. The totals count from the start of the launcher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The IP address, without brackets.
+    pub address: String,
+    /// 1–65535.
+    pub port: u16,
+    /// Sockets of workers in the group.
+    pub members: u32,
+    /// Connections (UDP: packets) that the program gave to a member.
+    pub selected_total: Option<u64>,
+    /// Connections that moved from a dead member to a live one.
+    pub migrated_total: Option<u64>,
+    /// Connections that had to wait until a worker was ready.
+    pub held_total: Option<u64>,
+    /// Those that wait now.
+    pub held_now: Option<u64>,
+    /// Connections that the program left to the kernel's hash.
+    pub fell_through_total: Option<u64>,
+    /// Connections refused because no member took any.
+    pub refused_total: Option<u64>,
+    /// Times a chosen member had just gone and another was tried.
+    pub missed_total: Option<u64>,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// `0..workers`.
+    pub slot: u32,
+    /// Grows with each replacement, from 1.
+    pub generation: u64,
+    /// The main process; `None` between a crash and the restart.
+    pub pid: Option<u32>,
+    /// `starting`, `listening`, `ready`, `draining`, `stopping` or `backoff`.
+    pub state: String,
+    /// The CPUs it is pinned to; empty: not pinned.
+    pub cpus: Vec<u32>,
+    /// Its share of new connections, relative to the others'.
+    pub weight: u32,
+    /// Since its start; `None` where it does not run.
+    pub uptime_seconds: Option<u64>,
+    /// Restarts of its slot since the start of the launcher.
+    pub restarts: u64,
+    /// Connections (UDP: packets) it was given.
+    pub connections_total: Option<u64>,
+    /// Connections open now.
+    pub connections_active: Option<u64>,
+    /// Connections that wait to be accepted.
+    pub accept_queue: Option<u64>,
+    /// Memory charged to the worker and its children.
+    pub memory_bytes: Option<u64>,
+    /// CPU time used by the worker and its children.
+    pub cpu_seconds: Option<f64>,
+    /// Time to the restart; `None` where none is due.
+    pub restart_in_seconds: Option<f64>,
+}
+
+impl Snapshot {
+    /// How many workers are ready.
+    pub fn ready(&self) -> usize {
+        self.workers
+            .iter()
+            .filter(|worker| worker.state == "ready")
+            .count()
+    }
+}
+
+/// `steer round-robin (eBPF)`
+impl fmt::Display for Steering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            backend,
+            policy,
+            migration: _,
+        } = self;
+        let how = match (policy.as_str(), backend.as_str()) {
+            ("kernel", _) => "hash only",
+            (_, "ebpf") => "eBPF",
+            (_, other) => other,
+        };
+        write!(f, "steer {policy} ({how})")
+    }
+}
+
+/// `tcp [::]:443 ×4`
+impl fmt::Display for GroupStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            protocol,
+            address,
+            port,
+            members,
+            ..
+        } = self;
+        if address.contains(':') {
+            write!(f, "{protocol} [{address}]:{port} ×{members}")
+        } else {
+            write!(f, "{protocol} {address}:{port} ×{members}")
+        }
+    }
+}
+
+/// `migration on`
+fn migration(steering: &Steering) -> &'static str {
+    if steering.migration {
+        "migration on"
+    } else {
+        "migration off"
+    }
+}

@@ -1,1 +1,9 @@
-//! 
+//! Effects at the kernel's edge that know nothing of eBPF: processes, cgroups, CPUs, sockets.
+
+pub mod cgroup;
+pub mod cpus;
+pub mod listeners;
+pub mod privilege;
+pub mod process;
+pub mod readable;
+pub mod runtime;

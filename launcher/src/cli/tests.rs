@@ -1,0 +1,201 @@
+//! The command line, as an operator writes it.
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+fn parse_with(line: &str, web_concurrency: Option<&str>) -> Result<Invocation, clap::Error> {
+    let args = std::iter::once("reuseport-launch").chain(line.split_whitespace());
+    parse(
+        args.map(OsString::from),
+        web_concurrency.map(OsString::from),
+    )
+}
+
+fn run(line: &str) -> Run {
+    run_with(line, None)
+}
+
+fn run_with(line: &str, web_concurrency: Option<&str>) -> Run {
+    match parse_with(line, web_concurrency).unwrap().verb {
+        Verb::Run(run) => run,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+/// The message of a usage error, which must exit with 2.
+fn refused(line: &str, web_concurrency: Option<&str>) -> String {
+    let error = parse_with(line, web_concurrency).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{line}: {error}");
+    error.to_string()
+}
+
+#[test]
+fn definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn run_is_the_default_verb() {
+    for line in [
+        "-w 3 -- python3 -m http.server",
+        "run -w 3 -- python3 -m http.server",
+    ] {
+        let run = run(line);
+        assert_eq!(run.workers, Workers::Count(3));
+        assert_eq!(run.command, ["python3", "-m", "http.server"]);
+    }
+}
+
+#[test]
+fn defaults() {
+    let run = run("-- ./server status");
+    assert_eq!(run.workers, Workers::Auto);
+    assert_eq!(run.pin, Pinning::None);
+    assert_eq!(run.steer, Policy::RoundRobin);
+    assert_eq!(run.ports, []);
+    assert_eq!(run.stop_signal.number(), 15);
+    assert_eq!(run.stop_timeout, Duration::from_secs(8));
+    assert_eq!(run.log_format, LogFormat::Auto);
+    assert_eq!(
+        (run.name, run.user, run.group, run.verbose),
+        (None, None, None, 0)
+    );
+    assert_eq!(run.command, ["./server", "status"]);
+}
+
+#[test]
+fn every_option() {
+    let run = run(
+        "--workers 2 --steer hash --pin auto --port 80 --port 53/udp --name web \
+         --stop-signal sigquit --stop-timeout 500ms --user www --group 33 --log-format json -vv -- x",
+    );
+    assert_eq!(run.steer, Policy::Hash);
+    assert_eq!(run.pin, Pinning::Auto);
+    let ports: Vec<String> = run.ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["80/tcp", "53/udp"]);
+    assert_eq!(run.name.unwrap().as_str(), "web");
+    assert_eq!(run.stop_signal.number(), 3);
+    assert_eq!(run.stop_timeout, Duration::from_millis(500));
+    assert_eq!(
+        (run.user.as_deref(), run.group.as_deref()),
+        (Some("www"), Some("33"))
+    );
+    assert_eq!((run.log_format, run.verbose), (LogFormat::Json, 2));
+}
+
+#[test]
+fn a_command_is_needed() {
+    for line in ["", "run", "-w 2", "run -w 2", "--"] {
+        let message = refused(line, None);
+        assert!(
+            message.contains("reuseport-launch --workers auto -- ./myserver"),
+            "{message}"
+        );
+    }
+    refused("./server", None);
+}
+
+#[test]
+fn wrong_values_say_what_is_allowed() {
+    for (line, option, allowed) in [
+        ("--workers 0 -- x", "--workers", "auto"),
+        ("run --workers 0 -- x", "--workers", "auto"),
+        ("--steer nope -- x", "--steer", "round-robin"),
+        ("--pin x -- x", "--pin", "none"),
+        ("--port 0 -- x", "--port", "port 0 lets the kernel pick"),
+        ("--name a/b -- x", "--name", "A-Z"),
+        ("--stop-signal NOPE -- x", "--stop-signal", "TERM"),
+        ("--stop-timeout soon -- x", "--stop-timeout", "500ms"),
+        ("--log-format xml -- x", "--log-format", "json"),
+        ("status a/b", "[NAME]", "A-Z"),
+    ] {
+        let message = refused(line, None);
+        assert!(
+            message.contains(option) && message.contains(allowed),
+            "{line}: {message}"
+        );
+    }
+}
+
+#[test]
+fn the_environment_sets_the_workers_where_the_option_does_not() {
+    assert_eq!(run_with("-- x", Some("6")).workers, Workers::Count(6));
+    assert_eq!(run_with("run -- x", Some("6")).workers, Workers::Count(6));
+    assert_eq!(run_with("-w 2 -- x", Some("6")).workers, Workers::Count(2));
+    assert_eq!(
+        run_with("-w auto -- x", Some("garbage")).workers,
+        Workers::Auto
+    );
+    assert_eq!(run_with("-- x", Some("")).workers, Workers::Auto);
+    for value in ["0", "garbage"] {
+        for line in ["-- x", "run -- x"] {
+            let message = refused(line, Some(value));
+            assert!(
+                message.contains("WEB_CONCURRENCY") && message.contains("auto"),
+                "{message}"
+            );
+        }
+    }
+    parse_with("status", Some("garbage")).unwrap();
+}
+
+#[test]
+fn options_of_run_do_not_stand_before_another_verb() {
+    for line in ["-w 2 status", "-v ls", "--port 80 run -- x"] {
+        refused(line, None);
+    }
+    let message = refused("-w 2 status", None);
+    assert!(
+        message.contains("--workers") && message.contains("`status`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_runtime_directory_goes_anywhere() {
+    for line in [
+        "--runtime-dir /d ls",
+        "ls --runtime-dir /d",
+        "--runtime-dir /d -- x",
+        "run --runtime-dir=/d -- x",
+    ] {
+        let invocation = parse_with(line, None).unwrap();
+        assert_eq!(invocation.runtime_dir, Some("/d".into()), "{line}");
+    }
+}
+
+#[test]
+fn verbs() {
+    let verb = |line| parse_with(line, None).unwrap().verb;
+    assert!(matches!(
+        verb("status"),
+        Verb::Status {
+            name: None,
+            json: false
+        }
+    ));
+    assert!(
+        matches!(verb("status web --json"), Verb::Status { name: Some(name), json: true } if name.as_str() == "web")
+    );
+    assert!(matches!(verb("ls --json"), Verb::Ls { json: true }));
+    assert!(matches!(verb("stop web"), Verb::Stop { name: Some(_) }));
+}
+
+#[test]
+fn help_shows_options_by_group_and_examples() {
+    let error = parse_with("--help", None).unwrap_err();
+    assert_eq!(error.exit_code(), 0);
+    let help = error.to_string();
+    for part in [
+        "Verbs:",
+        "Workers:",
+        "Connections:",
+        "Stopping:",
+        "Launcher:",
+        "Examples:",
+        "WEB_CONCURRENCY",
+    ] {
+        assert!(help.contains(part), "{part} is missing in\n{help}");
+    }
+}

@@ -1,0 +1,190 @@
+//! The verbs that talk to running launchers: `status`, `ls` and `stop`.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use super::{
+    connection::{Connection, NoAnswer, nobody_runs, running},
+    protocol::{Request, Response},
+};
+use crate::{
+    failure::Failure,
+    observe::{
+        Snapshot,
+        table::{self, Listed},
+    },
+    sys::runtime::{Name, RuntimeDir},
+};
+
+/// How long a launcher may take to show its status.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Sends one request to the launcher called `name` and waits for the answer, `None`: for ever.
+///
+/// # Errors
+/// When no such launcher runs (those that do are named), it may not be talked to, it does not
+/// answer in time, or it ends before it has answered.
+pub fn call(
+    directory: &RuntimeDir,
+    name: &Name,
+    request: &Request,
+    timeout: Option<Duration>,
+) -> Result<Response, Failure> {
+    Connection::open(directory, name)?
+        .ask(request, timeout)
+        .map_err(|none| match none {
+            NoAnswer::Closed => ended(name),
+            NoAnswer::Failed(failure) => failure,
+        })
+}
+
+/// Writes the status of the launcher called `name`, or of the only one that runs, to `out`: as
+/// one JSON object, or for people in lines of at most `width` columns.
+///
+/// # Errors
+/// As [`call`]; also when no name was given and not exactly one launcher runs, and when `out`
+/// cannot be written to.
+pub fn status(
+    directory: &RuntimeDir,
+    name: Option<&Name>,
+    json: bool,
+    width: usize,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let snapshot = ask_status(directory, &choose(directory, name)?)?;
+    if json {
+        write_json(&snapshot, out)
+    } else {
+        write(&table::status(&snapshot, width), out)
+    }
+}
+
+/// Writes the launchers that run to `out`: as one JSON array, or as a table.
+///
+/// # Errors
+/// When the runtime directory cannot be read, or `out` not be written to. A launcher that does
+/// not answer is listed with the reason.
+pub fn ls(
+    directory: &RuntimeDir,
+    json: bool,
+    width: usize,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    directory.verify()?;
+    let listed: Vec<Listed> = running(directory)?
+        .iter()
+        .map(|name| {
+            let (status, error) = match ask_status(directory, name) {
+                Ok(snapshot) => (Some(snapshot), None),
+                Err(failure) => (None, Some(failure.why)),
+            };
+            Listed {
+                name: name.to_string(),
+                status,
+                error,
+            }
+        })
+        .collect();
+    if json {
+        write_json(&listed, out)
+    } else {
+        write(&table::list(&listed, width), out)
+    }
+}
+
+/// Stops the launcher called `name`, or the only one that runs, and returns when its workers are
+/// gone and its process has ended: the name is free then.
+///
+/// # Errors
+/// As [`call`]; also when no name was given and not exactly one launcher runs, the launcher
+/// refuses, or it was killed before it had stopped its workers.
+pub fn stop(directory: &RuntimeDir, name: Option<&Name>) -> Result<(), Failure> {
+    let name = choose(directory, name)?;
+    let mut connection = Connection::open(directory, &name)?;
+    // Taken before it is asked: afterwards its pid may be another process's.
+    let process = connection.process();
+    match connection.ask(&Request::Stop {}, None) {
+        Ok(Response::Failed(error)) => return Err(error.into()),
+        Err(NoAnswer::Failed(failure)) => return Err(failure),
+        Ok(Response::Done | Response::Status(_)) | Err(NoAnswer::Closed) => {}
+    }
+    connection.wait(process);
+    if connection.was_killed(directory) {
+        return Err(Failure::new(
+            format!("cannot tell whether the workers of {name} have stopped"),
+            "the launcher was killed before it had stopped them all",
+            "start it again under the same name: it takes care of what is left",
+        ));
+    }
+    Ok(())
+}
+
+fn choose(directory: &RuntimeDir, name: Option<&Name>) -> Result<Name, Failure> {
+    directory.verify()?;
+    if let Some(name) = name {
+        return Ok(name.clone());
+    }
+    let mut names = running(directory)?;
+    match (names.pop(), names.as_slice()) {
+        (None, _) => Err(Failure::new(
+            "cannot choose a launcher",
+            "no launcher runs",
+            nobody_runs(directory),
+        )),
+        (Some(only), []) => Ok(only),
+        (Some(last), others) => {
+            let others: Vec<&str> = others.iter().map(Name::as_str).collect();
+            Err(Failure::new(
+                "cannot choose a launcher",
+                format!("several run: {}, {last}", others.join(", ")),
+                "name the one you mean",
+            ))
+        }
+    }
+}
+
+fn ask_status(directory: &RuntimeDir, name: &Name) -> Result<Snapshot, Failure> {
+    match call(directory, name, &Request::Status {}, Some(STATUS_TIMEOUT))? {
+        Response::Status(snapshot) => Ok(*snapshot),
+        Response::Failed(error) => Err(error.into()),
+        Response::Done => Err(Failure::new(
+            format!("cannot talk to the launcher {name}"),
+            "it answered something else than was asked",
+            "is it of another version? use the `reuseport-launch` it was started with",
+        )),
+    }
+}
+
+fn ended(name: &Name) -> Failure {
+    Failure::new(
+        format!("cannot talk to the launcher {name}"),
+        "it ended before it had answered",
+        "see what still runs: reuseport-launch ls",
+    )
+}
+
+fn write_json(value: &impl Serialize, out: &mut impl Write) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|error| unwritable(&error))?;
+    write(&format!("{text}\n"), out)
+}
+
+fn write(text: &str, out: &mut impl Write) -> Result<(), Failure> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // The reader has seen enough: `… | head -1`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(unwritable(&error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn unwritable(why: &dyn std::fmt::Display) -> Failure {
+    Failure::new(
+        "cannot write the answer",
+        why,
+        "check where standard output goes",
+    )
+}

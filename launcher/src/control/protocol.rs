@@ -1,0 +1,159 @@
+//! The words on the control socket: one JSON object a line, one answer for each request.
+//!
+//! ```json
+//! {"verb":"status"}
+//! {"ok":true,"status":{"name":"web",…}}
+//! {"verb":"dance"}
+//! {"ok":false,"error":{"what":"…","why":"…","hint":"…"}}
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::{failure::Failure, observe::Snapshot};
+
+/// The longest request, in bytes, with its newline.
+pub const REQUEST_MAX: usize = 64 * 1024;
+
+/// What a launcher can be asked. A field it does not know is refused: ignoring one could do
+/// another thing than was asked for. (The braces: serde would let a unit variant have any field.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Show what there is.
+    Status {},
+    /// Stop the workers and end. Answered when the workers are gone.
+    Stop {},
+}
+
+impl Request {
+    /// The verbs, as they are written.
+    pub const VERBS: &[&str] = &["status", "stop"];
+
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// Says what is wrong with it, for the one who sent it.
+    pub fn parse(line: &[u8]) -> Result<Self, Failure> {
+        let refused = |why: String| {
+            Failure::new(
+                "cannot understand the request",
+                why,
+                format!(
+                    "this launcher (version {VERSION}) knows {}",
+                    Self::VERBS.join(", ")
+                ),
+            )
+        };
+        if line.len() > REQUEST_MAX {
+            return Err(refused(format!("longer than {REQUEST_MAX} bytes")));
+        }
+        let value: serde_json::Value = serde_json::from_slice(line)
+            .map_err(|error| refused(format!("not a line of JSON: {error}")))?;
+        match value.get("verb").and_then(serde_json::Value::as_str) {
+            None => return Err(refused("no \"verb\" in it".to_owned())),
+            Some(verb) if !Self::VERBS.contains(&verb) => {
+                return Err(refused(format!("unknown verb {verb:?}")));
+            }
+            Some(_) => {}
+        }
+        serde_json::from_value(value).map_err(|error| refused(error.to_string()))
+    }
+}
+
+/// The version that answers name.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a launcher answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Answer", try_from = "Answer")]
+pub enum Response {
+    /// To `status`.
+    Status(Box<Snapshot>),
+    /// Done, with nothing to show.
+    Done,
+    /// Not done.
+    Failed(Error),
+}
+
+/// Why something was not done; the parts of a [`Failure`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    /// What failed.
+    pub what: String,
+    /// Why.
+    pub why: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl From<Failure> for Response {
+    fn from(failure: Failure) -> Self {
+        let Failure {
+            what,
+            why,
+            hint,
+            exit: _,
+        } = failure;
+        Self::Failed(Error { what, why, hint })
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let Error { what, why, hint } = error;
+        Self::new(what, why, hint)
+    }
+}
+
+/// A response as it is written.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    ok: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<Box<Snapshot>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<Error>,
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        let (ok, status, error) = match response {
+            Response::Status(snapshot) => (true, Some(snapshot), None),
+            Response::Done => (true, None, None),
+            Response::Failed(error) => (false, None, Some(error)),
+        };
+        Self { ok, status, error }
+    }
+}
+
+impl TryFrom<Answer> for Response {
+    type Error = &'static str;
+
+    fn try_from(answer: Answer) -> Result<Self, Self::Error> {
+        match answer {
+            Answer {
+                ok: true,
+                status: Some(snapshot),
+                error: None,
+            } => Ok(Self::Status(snapshot)),
+            Answer {
+                ok: true,
+                status: None,
+                error: None,
+            } => Ok(Self::Done),
+            Answer {
+                ok: false,
+                status: None,
+                error: Some(error),
+            } => Ok(Self::Failed(error)),
+            _ => Err("ok and what stands beside it contradict each other"),
+        }
+    }
+}
+
+/// Writes a message as one line.
+pub(super) fn to_line(message: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}

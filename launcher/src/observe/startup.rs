@@ -1,0 +1,49 @@
+//! The line that says, once the workers are up, what runs and on which rung of the ladder.
+
+use super::{Snapshot, migration};
+
+/// More groups than this are counted instead of shown.
+const GROUPS_SHOWN: usize = 4;
+
+/// `8 workers (affinity 16, cpu.max 7.5 → 8) · tcp 0.0.0.0:3000 ×8 · steer round-robin (eBPF) ·
+/// migration on · stop: kill -TERM 4211`
+///
+/// `count_reason` explains the number of workers; empty where there is nothing to explain. A
+/// capture other than the default is named.
+pub fn line(snapshot: &Snapshot, count_reason: &str) -> String {
+    let mut parts = vec![
+        workers(snapshot.workers.len(), count_reason),
+        groups(snapshot),
+    ];
+    if snapshot.capture != "cgroup" {
+        parts.push(format!("capture {}", snapshot.capture));
+    }
+    parts.push(snapshot.steering.to_string());
+    parts.push(migration(&snapshot.steering).to_owned());
+    parts.push(format!("stop: kill -TERM {}", snapshot.pid));
+    parts.join(" · ")
+}
+
+fn workers(count: usize, reason: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    match reason {
+        "" => format!("{count} worker{plural}"),
+        reason => format!("{count} worker{plural} ({reason})"),
+    }
+}
+
+fn groups(snapshot: &Snapshot) -> String {
+    let groups = &snapshot.groups;
+    if groups.is_empty() {
+        return "no listening socket".to_owned();
+    }
+    let shown: Vec<String> = groups
+        .iter()
+        .take(GROUPS_SHOWN)
+        .map(ToString::to_string)
+        .collect();
+    match groups.len().saturating_sub(GROUPS_SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} … and {more} more", shown.join(", ")),
+    }
+}

@@ -1,0 +1,266 @@
+//! The forms, literally.
+
+use super::{
+    table::{Listed, list, status},
+    *,
+};
+
+fn group(address: &str, port: u16) -> GroupStatus {
+    GroupStatus {
+        protocol: "tcp".into(),
+        address: address.into(),
+        port,
+        members: 4,
+        selected_total: Some(400),
+        migrated_total: Some(2),
+        held_total: None,
+        held_now: None,
+        fell_through_total: Some(0),
+        refused_total: Some(0),
+        missed_total: Some(0),
+    }
+}
+
+fn worker(slot: u32) -> WorkerStatus {
+    WorkerStatus {
+        slot,
+        generation: 1,
+        pid: Some(4212 + slot),
+        state: "ready".into(),
+        cpus: vec![slot],
+        weight: 1,
+        uptime_seconds: Some(3_725),
+        restarts: 0,
+        connections_total: Some(100),
+        connections_active: None,
+        accept_queue: Some(0),
+        memory_bytes: Some(26_214_400),
+        cpu_seconds: Some(1.25),
+        restart_in_seconds: None,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let crashed = WorkerStatus {
+        generation: 3,
+        pid: None,
+        state: "backoff".into(),
+        uptime_seconds: None,
+        restarts: 2,
+        accept_queue: None,
+        memory_bytes: None,
+        cpu_seconds: None,
+        restart_in_seconds: Some(0.42),
+        ..worker(3)
+    };
+    Snapshot {
+        name: "myserver".into(),
+        version: "0.1.0".into(),
+        pid: 4211,
+        command: vec!["./myserver".into(), "--title".into(), "two words".into()],
+        started_at: "2026-11-21T05:57:00Z".into(),
+        capture: "cgroup".into(),
+        steering: Steering {
+            backend: "ebpf".into(),
+            policy: "round-robin".into(),
+            migration: true,
+        },
+        groups: vec![group("0.0.0.0", 8080)],
+        workers: vec![worker(0), worker(1), worker(2), crashed],
+    }
+}
+
+#[test]
+fn json_is_what_was_promised() {
+    let mut snapshot = snapshot();
+    snapshot.workers.truncate(1);
+    let json = serde_json::to_string(&snapshot).unwrap();
+    assert_eq!(
+        json,
+        r#"{"name":"myserver","version":"0.1.0","pid":4211,"command":["./myserver","--title","two words"],"started_at":"2026-11-21T05:57:00Z","capture":"cgroup","steering":{"backend":"ebpf","policy":"round-robin","migration":true},"groups":[{"protocol":"tcp","address":"0.0.0.0","port":8080,"members":4,"selected_total":400,"migrated_total":2,"held_total":null,"held_now":null,"fell_through_total":0,"refused_total":0,"missed_total":0}],"workers":[{"slot":0,"generation":1,"pid":4212,"state":"ready","cpus":[0],"weight":1,"uptime_seconds":3725,"restarts":0,"connections_total":100,"connections_active":null,"accept_queue":0,"memory_bytes":26214400,"cpu_seconds":1.25,"restart_in_seconds":null}]}"#
+    );
+    assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
+}
+
+#[test]
+fn a_newer_launcher_may_say_more() {
+    let mut json = serde_json::to_value(snapshot()).unwrap();
+    json["added_later"] = 1.into();
+    json["workers"][0]["added_later"] = 1.into();
+    assert_eq!(
+        serde_json::from_value::<Snapshot>(json).unwrap(),
+        snapshot()
+    );
+}
+
+#[test]
+fn startup_line() {
+    let mut snapshot = snapshot();
+    assert_eq!(
+        startup::line(&snapshot, "affinity 16, cpu.max 3.5 → 4"),
+        "4 workers (affinity 16, cpu.max 3.5 → 4) · tcp 0.0.0.0:8080 ×4 · \
+         steer round-robin (eBPF) · migration on · stop: kill -TERM 4211"
+    );
+    snapshot.groups.push(group("::", 443));
+    snapshot.steering.migration = false;
+    assert_eq!(
+        startup::line(&snapshot, ""),
+        "4 workers · tcp 0.0.0.0:8080 ×4, tcp [::]:443 ×4 · steer round-robin (eBPF) · \
+         migration off · stop: kill -TERM 4211"
+    );
+}
+
+#[test]
+fn startup_line_of_a_queue_worker() {
+    let mut snapshot = snapshot();
+    snapshot.groups.clear();
+    snapshot.workers.truncate(1);
+    assert_eq!(
+        startup::line(&snapshot, ""),
+        "1 worker · no listening socket · steer round-robin (eBPF) · migration on · \
+         stop: kill -TERM 4211"
+    );
+}
+
+#[test]
+fn startup_line_names_the_lower_rungs() {
+    let mut snapshot = snapshot();
+    snapshot.capture = "cooperative".into();
+    snapshot.steering = Steering {
+        backend: "kernel".into(),
+        policy: "kernel".into(),
+        migration: false,
+    };
+    assert_eq!(
+        startup::line(&snapshot, ""),
+        "4 workers · tcp 0.0.0.0:8080 ×4 · capture cooperative · steer kernel (hash only) · \
+         migration off · stop: kill -TERM 4211"
+    );
+}
+
+#[test]
+fn startup_line_counts_many_groups() {
+    let mut snapshot = snapshot();
+    snapshot.groups = (1..=6).map(|port| group("10.0.0.1", port)).collect();
+    assert!(
+        startup::line(&snapshot, "").contains(
+            "· tcp 10.0.0.1:1 ×4, tcp 10.0.0.1:2 ×4, tcp 10.0.0.1:3 ×4, tcp 10.0.0.1:4 ×4 … and 2 more ·"
+        )
+    );
+}
+
+#[test]
+fn status_table() {
+    let expected = "\
+myserver · 3 of 4 ready · pid 4211 · since 2026-11-21T05:57:00Z · version 0.1.0
+command ./myserver --title \"two words\"
+capture cgroup · steer round-robin (eBPF) · migration on
+tcp 0.0.0.0:8080 ×4 · 400 selected · 2 migrated · 0 fell through
+
+SLOT  STATE          PID  CONNECTIONS  SHARE  QUEUE  UPTIME  RESTARTS    MEMORY   CPU  GENERATION  WEIGHT  CPUS
+   0  ready         4212          100  25.0%      0   1h 2m         0  25.0 MiB  1.2s           1       1  0
+   1  ready         4213          100  25.0%      0   1h 2m         0  25.0 MiB  1.2s           1       1  1
+   2  ready         4214          100  25.0%      0   1h 2m         0  25.0 MiB  1.2s           1       1  2
+   3  backoff 0.4s     -          100  25.0%      -       -         2         -     -           3       1  3
+";
+    assert_eq!(status(&snapshot(), usize::MAX), expected);
+}
+
+#[test]
+fn status_table_on_a_narrow_terminal() {
+    let expected = "\
+myserver · 3 of 4 ready · pid 4211 · si…
+command ./myserver --title \"two words\"
+capture cgroup · steer round-robin (eBP…
+tcp 0.0.0.0:8080 ×4 · 400 selected · 2 …
+
+SLOT  STATE          PID  CONNECTIONS
+   0  ready         4212          100
+   1  ready         4213          100
+   2  ready         4214          100
+   3  backoff 0.4s     -          100
+";
+    assert_eq!(status(&snapshot(), 40), expected);
+}
+
+#[test]
+fn no_line_is_ever_wider_than_asked() {
+    let listed = [Listed {
+        name: "myserver".into(),
+        status: Some(snapshot()),
+        error: None,
+    }];
+    for width in 0..130 {
+        for text in [status(&snapshot(), width), list(&listed, width)] {
+            assert!(
+                text.lines().all(|line| line.chars().count() <= width),
+                "{width}:\n{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn list_of_launchers() {
+    let mut queue = snapshot();
+    queue.name = "queue".into();
+    queue.groups.clear();
+    let listed = [
+        Listed {
+            name: "myserver".into(),
+            status: Some(snapshot()),
+            error: None,
+        },
+        Listed {
+            name: "queue".into(),
+            status: Some(queue),
+            error: None,
+        },
+        Listed {
+            name: "stuck".into(),
+            status: None,
+            error: Some("it does not answer".into()),
+        },
+    ];
+    let expected = "\
+NAME       PID               READY  PORTS                COMMAND
+myserver  4211              3 of 4  tcp 0.0.0.0:8080 ×4  ./myserver --title \"two words\"
+queue     4211              3 of 4  -                    ./myserver --title \"two words\"
+stuck        -  it does not answer  -                    -
+";
+    assert_eq!(list(&listed, usize::MAX), expected);
+    assert_eq!(list(&[], 80), "no launcher runs\n");
+}
+
+#[test]
+fn a_command_cannot_write_to_the_terminal() {
+    let mut snapshot = snapshot();
+    snapshot.command = vec!["a\nb".into(), "\u{1b}[2J".into(), String::new()];
+    let text = status(&snapshot, usize::MAX);
+    assert!(
+        text.contains("command \"a\\nb\" \"\\u{1b}[2J\" \"\"\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn large_and_small_numbers() {
+    let mut snapshot = snapshot();
+    for (worker, (memory, uptime)) in snapshot.workers.iter_mut().zip([
+        (999, 59),
+        (1_000, 125),
+        (1_072_693_248, 180_000),
+        (6_120_328_397, 86_400),
+    ]) {
+        worker.memory_bytes = Some(memory);
+        worker.uptime_seconds = Some(uptime);
+        worker.connections_total = Some(0);
+    }
+    let text = status(&snapshot, usize::MAX);
+    for part in [
+        "999 B", "1.0 KiB", "1.0 GiB", "5.7 GiB", " 59s ", " 2m 5s ", " 2d 2h ", " 1d 0h ",
+    ] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    assert!(!text.contains("SHARE"), "{text}");
+}

@@ -1,0 +1,412 @@
+//! Carries out what the fleet asks for, and tells it what happened.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+use tracing::{debug, error, info, warn};
+
+use super::{fleet_log, strangers};
+use crate::{
+    capture::{Capture, Sighting},
+    config::Plan,
+    control::{
+        protocol::{Request, Response},
+        server::Call,
+    },
+    failure::{Exit, Failure},
+    fleet::{
+        Effect, Event, ExitStatus, Fleet, Notice, Outcome, Settings, State, StopMode, View,
+    },
+    output::Output,
+    steer::Steering,
+    sys::{
+        cgroup::{FleetCgroup, WorkerCgroup},
+        listeners::{self, Protocol},
+        process::{self, Launch, Process},
+    },
+    worker::WorkerId,
+};
+
+/// How long a worker may run without listening before that is worth a word.
+const LISTEN_WARNING: Duration = Duration::from_secs(10);
+
+/// Everything that runs.
+pub(super) struct Launcher {
+    pub(super) plan: Plan,
+    pub(super) fleet: Fleet,
+    pub(super) steering: Steering,
+    pub(super) running: HashMap<WorkerId, Running>,
+    pub(super) started: Instant,
+    /// RFC 3339.
+    pub(super) started_at: String,
+    capture: Capture,
+    output: Output,
+    cgroup: FleetCgroup,
+    /// Who waits for the end.
+    stop_calls: Vec<oneshot::Sender<Response>>,
+    /// Why the fleet was told to give up, in full.
+    fatal: Option<Failure>,
+    /// The last failure's worker and its last lines.
+    last_words: Option<(WorkerId, Vec<String>)>,
+    outcome: Option<Outcome>,
+    /// Whether the startup line was printed.
+    announced: bool,
+    events_lost: u64,
+}
+
+/// A worker's handles.
+pub(super) struct Running {
+    pub(super) cgroup: WorkerCgroup,
+    pub(super) process: Option<Process>,
+    pub(super) started: Instant,
+    /// Whether its main process has ended.
+    ended: bool,
+    /// The address it could not have, if it met one.
+    taken: Option<Failure>,
+}
+
+impl Launcher {
+    pub(super) fn new(
+        plan: Plan,
+        cgroup: FleetCgroup,
+        capture: Capture,
+        steering: Steering,
+        output: Output,
+        started_at: String,
+    ) -> Self {
+        let settings = Settings {
+            workers: plan.workers,
+            stop_timeout: plan.stop_timeout,
+            listen_warning: LISTEN_WARNING,
+            restart: crate::fleet::restart::Settings::default(),
+            seed: u64::from(std::process::id()),
+        };
+        Self {
+            fleet: Fleet::new(settings),
+            plan,
+            steering,
+            running: HashMap::new(),
+            started: Instant::now(),
+            started_at,
+            capture,
+            output,
+            cgroup,
+            stop_calls: Vec::new(),
+            fatal: None,
+            last_words: None,
+            outcome: None,
+            announced: false,
+            events_lost: 0,
+        }
+    }
+
+    /// Tells the fleet what happened, and does what follows from it.
+    pub(super) fn feed(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.fleet.step(self.started.elapsed(), event) {
+                events.extend(self.apply(effect));
+            }
+        }
+    }
+
+    fn apply(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Spawn(worker) => Some(match self.spawn(worker) {
+                Ok(()) => Event::Spawned { worker },
+                Err(reason) => Event::SpawnFailed { worker, reason },
+            }),
+            Effect::Steer(workers) => match self.steering.set_ready(&workers) {
+                Ok(()) => None,
+                Err(failure) => Some(self.fail(failure)),
+            },
+            Effect::Signal(worker) => {
+                if let Some(running) = self.running.get(&worker) {
+                    running.cgroup.signal(self.plan.stop_signal);
+                }
+                None
+            }
+            Effect::Kill(worker) => {
+                if let Some(running) = self.running.get(&worker) {
+                    running.cgroup.kill();
+                }
+                None
+            }
+            Effect::Release(worker) => self.release(worker),
+            Effect::Notice(notice) => {
+                self.tell(&notice);
+                None
+            }
+            Effect::Quit(outcome) => {
+                self.outcome = Some(outcome);
+                None
+            }
+        }
+    }
+
+    fn spawn(&mut self, worker: WorkerId) -> Result<(), String> {
+        let cgroup = self
+            .cgroup
+            .create_worker(worker)
+            .map_err(|error| format!("creating its cgroup failed: {error}"))?;
+        self.capture.watch(worker, &cgroup);
+        let started = self.launch(worker, &cgroup);
+        if started.is_err() {
+            // A child that could not be given a handle may be in there.
+            cgroup.kill();
+        }
+        let (process, result) = match started {
+            Ok(process) => {
+                debug!("worker {worker} is pid {}", process.pid);
+                (Some(process), Ok(()))
+            }
+            Err(reason) => (None, Err(reason)),
+        };
+        let running = Running { cgroup, process, started: Instant::now(), ended: false, taken: None };
+        self.running.insert(worker, running);
+        result
+    }
+
+    fn launch(&mut self, worker: WorkerId, cgroup: &WorkerCgroup) -> Result<Process, String> {
+        let environment = self.plan.environment(worker, std::env::vars_os());
+        let path = environment.iter().find(|(name, _)| name == "PATH");
+        let path = path.map(|(_, value)| value.as_os_str());
+        let arguments = self.plan.arguments(worker);
+        let program = arguments.first().ok_or("the command is empty")?;
+        let program = process::find_program(program, path)
+            .map_err(|failure| format!("{}: {}", failure.what, failure.why))?;
+        let (stdout, stderr) = self
+            .output
+            .open(worker)
+            .map_err(|error| format!("opening its output failed: {error}"))?;
+        let cpus = self.plan.pinning.cpus_for(worker.slot, &self.plan.cpus);
+        process::spawn(Launch {
+            program: &program,
+            arguments: &arguments,
+            environment: &environment,
+            cgroup,
+            cpus: cpus.as_deref(),
+            identity: self.plan.identity.as_ref(),
+            stdout,
+            stderr,
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    fn release(&mut self, worker: WorkerId) -> Option<Event> {
+        if let Some(running) = self.running.remove(&worker)
+            && let Err(error) = running.cgroup.remove()
+        {
+            warn!("the cgroup of worker {worker} could not be removed: {error}");
+        }
+        self.capture.forget(worker);
+        self.output.close(worker);
+        self.steering.forget(worker).err().map(|failure| self.fail(failure))
+    }
+
+    /// Going on would be wrong: remembers why, for the end.
+    fn fail(&mut self, failure: Failure) -> Event {
+        let reason = format!("{}: {}", failure.what, failure.why);
+        self.fatal.get_or_insert(failure);
+        Event::Fatal { reason }
+    }
+
+    /// Children have ended: workers, the output process, or orphans of workers.
+    pub(super) fn on_children(&mut self) {
+        let ended = process::reap();
+        // A worker's tree can empty without its main process being the last to go.
+        for child in &ended {
+            if child.pid == self.output.pid() {
+                warn!("the output process was killed; starting another");
+                if let Err(error) = self.output.restart() {
+                    error!("the output process could not be restarted: {error}");
+                }
+            }
+        }
+        for child in ended {
+            let main = |running: &Running| {
+                !running.ended && running.process.as_ref().is_some_and(|process| process.pid == child.pid)
+            };
+            let Some((&worker, running)) = self.running.iter_mut().find(|(_, running)| main(running)) else {
+                continue;
+            };
+            running.ended = true;
+            let taken = running.taken.clone();
+            let emptied = !running.cgroup.populated();
+            let status = match child.status {
+                Ok(code) => ExitStatus::Code(code),
+                Err(signal) => ExitStatus::Signal(signal),
+            };
+            let was_ready = self.is_ready(worker);
+            if !was_ready && !self.fleet.is_stopping() {
+                self.last_words = Some((worker, self.output.tail(worker)));
+            }
+            if emptied {
+                self.feed(Event::Emptied { worker });
+            }
+            self.feed(Event::Exited { worker, status });
+            if let Some(failure) = taken.filter(|_| !was_ready) {
+                let event = self.fail(failure);
+                self.feed(event);
+            }
+        }
+        let emptied: Vec<WorkerId> = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.ended && !running.cgroup.populated())
+            .map(|(&worker, _)| worker)
+            .collect();
+        for worker in emptied {
+            self.feed(Event::Emptied { worker });
+        }
+    }
+
+    /// The capture programs have reported something.
+    pub(super) fn on_captured(&mut self) {
+        let running = &self.running;
+        match self.capture.read(|worker| running.get(&worker).map(|running| &running.cgroup)) {
+            Ok(sightings) => self.see(sightings),
+            Err(error) => warn!("a worker's listening sockets may go unnoticed: {error}"),
+        }
+    }
+
+    /// The capture programs have logged something.
+    pub(super) fn on_logged(&mut self) {
+        self.capture.flush_log();
+    }
+
+    fn see(&mut self, sightings: Vec<Sighting>) {
+        for sighting in sightings {
+            match sighting {
+                Sighting::Member { worker, cookie, endpoint, socket } => {
+                    let first = !self.steering.groups().iter().any(|group| {
+                        group.endpoint == endpoint && group.members > 0
+                    });
+                    debug!("worker {worker} listens on {endpoint}");
+                    if let Err(failure) = self.steering.adopt(worker, cookie, &endpoint, socket) {
+                        let event = self.fail(failure);
+                        self.feed(event);
+                        continue;
+                    }
+                    self.feed(Event::Listening { worker });
+                    if first && let Some(failure) = strangers::beside(self, &endpoint) {
+                        let event = self.fail(failure);
+                        self.feed(event);
+                    }
+                }
+                Sighting::Taken { worker, protocol, address } => {
+                    let failure = strangers::at(self, protocol, address);
+                    warn!("worker {worker}: {}: {}", failure.what, failure.why);
+                    if let Some(running) = self.running.get_mut(&worker) {
+                        running.taken = Some(failure);
+                    }
+                }
+                Sighting::Mptcp { worker } => warn!(
+                    "worker {worker} listens on an MPTCP socket, which the kernel can't share or steer: \
+                     turn MPTCP off in the server (Go: GODEBUG=multipathtcp=0; or sysctl net.mptcp.enabled=0)"
+                ),
+            }
+        }
+    }
+
+    /// Looks at what no event tells.
+    pub(super) fn keep_house(&mut self) {
+        let running = &self.running;
+        let sightings = self.capture.sweep(|worker| running.get(&worker).map(|running| &running.cgroup));
+        self.see(sightings);
+        let lists = [Protocol::Tcp, Protocol::Udp].map(listeners::list);
+        if let [Ok(tcp), Ok(udp)] = lists {
+            let alive = |cookie| tcp.iter().chain(&udp).any(|listener| listener.cookie == cookie);
+            if let Err(failure) = self.steering.forget_closed(alive) {
+                let event = self.fail(failure);
+                self.feed(event);
+            }
+        }
+        let lost = self.capture.lost();
+        if lost > self.events_lost {
+            warn!("{} capture events were lost: a worker's socket may get no connections", lost - self.events_lost);
+            self.events_lost = lost;
+        }
+    }
+
+    /// A control client asks for something.
+    pub(super) fn on_call(&mut self, call: Call) {
+        let Call { request, reply } = call;
+        match request {
+            // A client that has gone away does not get its answer; nothing depends on it.
+            Request::Status {} => drop(reply.send(Response::Status(Box::new(self.snapshot())))),
+            Request::Stop {} => {
+                info!("stopping, because of a stop request");
+                self.stop_calls.push(reply);
+                self.feed(Event::Stop(StopMode::Graceful));
+            }
+        }
+    }
+
+    /// To be called before waiting: no copy of a worker's socket may stay open.
+    pub(super) fn settle(&mut self) {
+        self.steering.close_copies();
+    }
+
+    fn is_ready(&self, worker: WorkerId) -> bool {
+        let ready = |view: &View| view.worker == worker && view.state == State::Ready;
+        self.fleet.views().iter().any(ready)
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.fleet.is_stopping()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.fleet.next_deadline().map(|deadline| self.started + deadline)
+    }
+
+    pub(super) fn take_outcome(&mut self) -> Option<Outcome> {
+        self.outcome.take()
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        fleet_log::notice(notice);
+        let announce = matches!(notice, Notice::AllReady | Notice::NotListening { .. });
+        if announce && !self.announced {
+            self.announced = true;
+            info!("{}", self.startup_line());
+        }
+    }
+
+    /// Ends what is left, and says how it went.
+    pub(super) fn finish(self, outcome: Outcome) -> Result<Exit, Failure> {
+        let Self { output, stop_calls, fatal, last_words, plan, .. } = self;
+        output.finish();
+        for reply in stop_calls {
+            let _ = reply.send(Response::Done);
+        }
+        match outcome {
+            Outcome::Stopped => {
+                info!("stopped");
+                Ok(Exit::Clean)
+            }
+            Outcome::GaveUp { worker, failures, last } => {
+                let words = last_words.map_or_else(String::new, |(worker, lines)| {
+                    if lines.is_empty() {
+                        format!("; worker {worker} wrote nothing to stderr")
+                    } else {
+                        format!("; the last lines of worker {worker}:\n    {}", lines.join("\n    "))
+                    }
+                });
+                Err(Failure::new(
+                    format!("gave up: {} never became ready", plan.name),
+                    format_args!("slot {} failed {failures} times in a row, last of {last}{words}", worker.slot),
+                    "start the command by hand to see why it ends",
+                ))
+            }
+            Outcome::Fatal { reason } => Err(fatal.unwrap_or_else(|| {
+                Failure::new("stopped", reason, "see the messages above")
+            })),
+        }
+    }
+}
+

@@ -1,0 +1,102 @@
+//! Puts together what status shows.
+
+use std::collections::HashMap;
+
+use super::launcher::Launcher;
+use crate::{
+    fleet::View,
+    observe::{GroupStatus, Snapshot, Steering, WorkerStatus, startup},
+    policy::Policy,
+    steer::GroupView,
+    sys::listeners::{self, Protocol},
+};
+
+impl Launcher {
+    /// What there is to know right now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let policy = self.plan.policy.unwrap_or_default();
+        let backend = if policy == Policy::Kernel { "kernel" } else { "ebpf" };
+        Snapshot {
+            name: self.plan.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            command: self
+                .plan
+                .command
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect(),
+            started_at: self.started_at.clone(),
+            capture: "cgroup".to_owned(),
+            steering: Steering {
+                backend: backend.to_owned(),
+                policy: policy.to_string(),
+                migration: self.steering.migrates() == Some(true),
+            },
+            groups: self.steering.groups().into_iter().map(group).collect(),
+            workers: self.workers(),
+        }
+    }
+
+    /// The one line that says what runs.
+    pub(super) fn startup_line(&self) -> String {
+        startup::line(&self.snapshot(), &self.plan.workers_reason)
+    }
+
+    fn workers(&self) -> Vec<WorkerStatus> {
+        let queues: HashMap<u64, u32> = listeners::list(Protocol::Tcp)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|listener| (listener.cookie, listener.queue))
+            .collect();
+        self.fleet.views().into_iter().map(|view| self.worker(&view, &queues)).collect()
+    }
+
+    fn worker(&self, view: &View, queues: &HashMap<u64, u32>) -> WorkerStatus {
+        let worker = view.worker;
+        let running = self.running.get(&worker);
+        let process = running.and_then(|running| running.process.as_ref());
+        let accept_queue = self
+            .steering
+            .cookies(worker)
+            .iter()
+            .filter_map(|cookie| queues.get(cookie))
+            .map(|&queue| u64::from(queue))
+            .reduce(|a, b| a + b);
+        WorkerStatus {
+            slot: worker.slot,
+            generation: worker.generation,
+            pid: process.map(|process| process.pid),
+            state: view.state.to_string(),
+            cpus: self.plan.pinning.cpus_for(worker.slot, &self.plan.cpus).unwrap_or_default(),
+            weight: 1,
+            uptime_seconds: running.map(|running| running.started.elapsed().as_secs()),
+            restarts: view.restarts,
+            connections_total: self.steering.connections(worker),
+            connections_active: None,
+            accept_queue,
+            memory_bytes: running.and_then(|running| running.cgroup.memory_bytes()),
+            cpu_seconds: running.and_then(|running| running.cgroup.cpu_seconds()),
+            restart_in_seconds: view
+                .restart_at
+                .map(|at| at.saturating_sub(self.started.elapsed()).as_secs_f64()),
+        }
+    }
+}
+
+fn group(group: GroupView) -> GroupStatus {
+    let GroupView { endpoint, members, counted } = group;
+    GroupStatus {
+        protocol: endpoint.protocol.to_string(),
+        address: endpoint.address.ip().to_string(),
+        port: endpoint.address.port(),
+        members,
+        selected_total: counted.map(|counted| counted.selected),
+        migrated_total: counted.map(|counted| counted.migrated),
+        held_total: None,
+        held_now: None,
+        fell_through_total: counted.map(|counted| counted.fell_through),
+        refused_total: counted.map(|counted| counted.refused),
+        missed_total: counted.map(|counted| counted.missed),
+    }
+}

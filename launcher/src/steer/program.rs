@@ -1,0 +1,158 @@
+//! One group's instance of the steering object: its program and its maps.
+
+use std::{error::Error, fmt, io, os::fd::AsFd};
+
+use aya::{
+    Ebpf,
+    maps::{Array, ArrayOfMaps, MapData, MapError, PerCpuArray, ReusePortSockArray},
+    programs::{ProgramError, SkReuseport},
+};
+use launcher_common::{Counters, MEMBERS_MAX, Table};
+
+use super::Counted;
+use crate::{failure::Failure, sys::privilege::ebpf_failure};
+
+/// The compiled program; see `launcher-ebpf/src/bin/steer.rs`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("BPF_DIR"), "/steer.o"));
+
+/// The group's own counters stand behind those of its members.
+const GROUP: u32 = MEMBERS_MAX as u32;
+
+/// A loaded steering program. The kernel keeps it, with its maps, as long as it is attached to a
+/// group, even after this value is dropped.
+pub(super) struct Program {
+    ebpf: Ebpf,
+    name: &'static str,
+    members: ReusePortSockArray<MapData>,
+    table: ArrayOfMaps<MapData, Array<MapData, Table>>,
+    counters: PerCpuArray<MapData, Counters>,
+}
+
+impl Program {
+    /// Loads the object: for migration where the kernel allows, else without.
+    ///
+    /// # Errors
+    /// When a privilege or a kernel feature is missing.
+    pub(super) fn load() -> Result<Self, Failure> {
+        load().map_err(|error| ebpf_failure("cannot load eBPF (steering)", error.as_ref()))
+    }
+
+    /// Whether connections move when their listener goes.
+    pub(super) fn migrates(&self) -> bool {
+        self.name == "steer"
+    }
+
+    /// Attaches the program to the reuseport group that `socket` belongs to; attaching it again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for an MPTCP socket, `EINVAL` for one that is in no group.
+    pub(super) fn attach(&self, socket: &impl AsFd) -> Result<(), ProgramError> {
+        let program = self.ebpf.program(self.name).ok_or(ProgramError::NotLoaded)?;
+        let program: &SkReuseport = program.try_into()?;
+        program.attach(socket)
+    }
+
+    /// Puts a socket into the socket array. The kernel takes it out when the socket closes.
+    ///
+    /// # Errors
+    /// `EBUSY` when it is in another array, `EINVAL` when it is in no reuseport group.
+    pub(super) fn set_member(&mut self, index: u16, socket: &impl AsFd) -> Result<(), MapError> {
+        use std::os::fd::AsRawFd as _;
+        self.members
+            .set(u32::from(index), &socket.as_fd().as_raw_fd(), 0)
+    }
+
+    /// Empties a place in the socket array, if the kernel has not done so.
+    pub(super) fn clear_member(&mut self, index: u16) {
+        // ENOENT is the usual case: the socket has closed.
+        let _ = self.members.clear_index(&u32::from(index));
+    }
+
+    /// Replaces the table: the program sees the old one or the new one, whole. When this returns,
+    /// no CPU uses the old one any more.
+    ///
+    /// # Errors
+    /// When the kernel has no memory for it.
+    pub(super) fn install(&mut self, table: &Table) -> Result<(), MapError> {
+        let mut next = Array::<MapData, Table>::create(1, 0)?;
+        next.set(0, table, 0)?;
+        self.table.set(0, &next, 0)
+    }
+
+    /// How many connections (datagrams) the socket at this index was sent, all told.
+    pub(super) fn sent_to(&self, index: u16) -> u64 {
+        let counters = self.sum(u32::from(index));
+        counters.selected + counters.migrated
+    }
+
+    /// What was counted for the group, whose members used the places below `places`.
+    pub(super) fn counted(&self, places: u16) -> Counted {
+        let group = self.sum(GROUP);
+        let mut counted = Counted {
+            fell_through: group.fell_through,
+            refused: group.refused,
+            ..Counted::default()
+        };
+        for index in 0..places {
+            let member = self.sum(u32::from(index));
+            counted.selected += member.selected;
+            counted.migrated += member.migrated;
+            counted.missed += member.missed;
+        }
+        counted
+    }
+
+    /// Sums a counter over the CPUs.
+    fn sum(&self, index: u32) -> Counters {
+        let mut sum = Counters::default();
+        if let Ok(values) = self.counters.get(&index, 0) {
+            for value in values.iter() {
+                sum.selected += value.selected;
+                sum.migrated += value.migrated;
+                sum.missed += value.missed;
+                sum.fell_through += value.fell_through;
+                sum.refused += value.refused;
+            }
+        }
+        sum
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn load() -> Result<Program, Box<dyn Error>> {
+    let mut ebpf = Ebpf::load(OBJECT)?;
+    let name = match load_program(&mut ebpf, "steer") {
+        Ok(()) => "steer",
+        // Before Linux 5.14 the attach type that allows migration is unknown.
+        Err(ProgramError::LoadError { io_error, .. })
+            if io_error.raw_os_error() == Some(libc::EINVAL) =>
+        {
+            load_program(&mut ebpf, "steer_plain")?;
+            "steer_plain"
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut take = |name: &'static str| {
+        ebpf.take_map(name)
+            .ok_or_else(|| io::Error::other(format!("the object has no map {name}")))
+    };
+    Ok(Program {
+        members: take("MEMBERS")?.try_into()?,
+        table: take("TABLE")?.try_into()?,
+        counters: take("COUNTERS")?.try_into()?,
+        ebpf,
+        name,
+    })
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramError> {
+    let program = ebpf.program_mut(name).ok_or(ProgramError::UnexpectedProgramType)?;
+    let program: &mut SkReuseport = program.try_into()?;
+    program.load()
+}

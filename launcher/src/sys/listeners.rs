@@ -1,0 +1,305 @@
+//! Listening sockets as the kernel sees them: what an adopted socket is bound to, and who else
+//! listens (sock_diag(7)).
+
+use std::{
+    fmt,
+    fs,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+};
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
+    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags, nlas::Nla},
+};
+use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
+use rustix::net::{ipproto, sockopt};
+use socket2::SockRef;
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl Protocol {
+    /// Its IP protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => IPPROTO_TCP,
+            Self::Udp => IPPROTO_UDP,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// What the members of a group share: the kernel joins sockets that agree in all of this (and in
+/// their owner's uid) into one reuseport group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The local address and port.
+    pub address: SocketAddr,
+    /// An IPv6 socket that takes no IPv4 clients. `[::]` with and without it are two groups.
+    pub v6only: bool,
+    /// The network interface it is bound to, if any.
+    pub device: Option<String>,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.protocol, self.address)?;
+        if let Some(device) = &self.device {
+            write!(f, "%{device}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What an inspection of a socket found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Inspected {
+    /// A UDP socket, or a TCP socket that listens.
+    Endpoint(Endpoint),
+    /// A TCP socket that does not listen yet.
+    NotListening,
+    /// Nothing that can be a member.
+    Other,
+}
+
+/// Reads what a socket is bound to.
+///
+/// # Errors
+/// Those of `getsockopt` and `getsockname`.
+pub fn inspect(socket: &impl AsFd) -> io::Result<Inspected> {
+    let protocol = match sockopt::socket_protocol(socket)? {
+        Some(ipproto::TCP) => Protocol::Tcp,
+        Some(ipproto::UDP) => Protocol::Udp,
+        _ => return Ok(Inspected::Other),
+    };
+    if protocol == Protocol::Tcp && !sockopt::socket_acceptconn(socket)? {
+        return Ok(Inspected::NotListening);
+    }
+    let socket = SockRef::from(socket);
+    let Some(address) = socket.local_addr()?.as_socket() else {
+        return Ok(Inspected::Other);
+    };
+    Ok(Inspected::Endpoint(Endpoint {
+        protocol,
+        v6only: address.is_ipv6() && socket.only_v6()?,
+        device: socket
+            .device()?
+            .map(|name| String::from_utf8_lossy(&name).into_owned()),
+        address,
+    }))
+}
+
+/// Whether a socket is MPTCP, whose listeners can neither have a steering program nor be members
+/// (`EOPNOTSUPP`).
+#[must_use]
+pub fn is_mptcp(socket: &impl AsFd) -> bool {
+    const MPTCP: u32 = 262;
+    matches!(sockopt::socket_protocol(socket), Ok(Some(protocol)) if protocol.as_raw().get() == MPTCP)
+}
+
+/// A socket's cookie: a number no other socket has while the machine runs.
+///
+/// # Errors
+/// Those of `getsockopt`.
+pub fn cookie(socket: &impl AsFd) -> io::Result<u64> {
+    Ok(sockopt::socket_cookie(socket)?)
+}
+
+/// A listening (TCP) or unconnected (UDP) socket of this network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// An IPv6 socket that takes no IPv4 clients.
+    pub v6only: bool,
+    /// Its cookie.
+    pub cookie: u64,
+    /// Its inode number: names it in `/proc/PID/fd`.
+    pub inode: u32,
+    /// Connections that wait in its accept queue (TCP), or bytes in its receive buffer (UDP).
+    pub queue: u32,
+}
+
+/// Lists the sockets that listen.
+///
+/// # Errors
+/// Those of the netlink socket.
+pub fn list(protocol: Protocol) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        dump(protocol, family, id, &mut listeners)?;
+    }
+    Ok(listeners)
+}
+
+fn dump(protocol: Protocol, family: u8, socket_id: SocketId, found: &mut Vec<Listener>) -> io::Result<()> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&NetlinkAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let request = InetRequest {
+        family,
+        protocol: protocol.number(),
+        extensions: ExtensionFlags::empty(),
+        states: match protocol {
+            Protocol::Tcp => StateFlags::LISTEN,
+            // UDP sockets borrow TCP's names: CLOSE is one that is not connected.
+            Protocol::Udp => StateFlags::CLOSE,
+        },
+        socket_id,
+    };
+    let mut packet = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    packet.finalize();
+    let mut bytes = vec![0; packet.buffer_len()];
+    packet.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        let mut rest = &datagram[..];
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            match message.payload {
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    let header = response.header;
+                    let v6only = response.nlas.iter().any(|nla| matches!(nla, Nla::SkV6Only(true)));
+                    found.push(Listener {
+                        protocol,
+                        address: SocketAddr::new(header.socket_id.source_address, header.socket_id.source_port),
+                        v6only,
+                        cookie: u64::from_ne_bytes(header.socket_id.cookie),
+                        inode: header.inode,
+                        queue: header.recv_queue,
+                    });
+                }
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                _ => {}
+            }
+            // Messages are aligned to four bytes (netlink(7)).
+            let length = (message.header.length as usize).next_multiple_of(4).max(16);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+impl Listener {
+    /// Whether it and a socket bound to `endpoint` could be sent the same packet.
+    #[must_use]
+    pub fn overlaps(&self, endpoint: &Endpoint) -> bool {
+        self.protocol == endpoint.protocol
+            && self.address.port() == endpoint.address.port()
+            && (covers((self.address.ip(), self.v6only), endpoint.address.ip())
+                || covers((endpoint.address.ip(), endpoint.v6only), self.address.ip()))
+    }
+}
+
+/// Whether a socket bound to the first address is sent packets for the second.
+fn covers((bound, v6only): (IpAddr, bool), to: IpAddr) -> bool {
+    match (bound.to_canonical(), to.to_canonical()) {
+        (a, b) if a == b => true,
+        (IpAddr::V4(a), IpAddr::V4(_)) => a.is_unspecified(),
+        (IpAddr::V6(a), IpAddr::V6(_)) => a.is_unspecified(),
+        (IpAddr::V6(a), IpAddr::V4(_)) => a.is_unspecified() && !v6only,
+        (IpAddr::V4(_), IpAddr::V6(_)) => false,
+    }
+}
+
+/// A process that has the socket with this inode number open, if we may see one.
+#[must_use]
+pub fn owner(inode: u32) -> Option<u32> {
+    let wanted = format!("socket:[{inode}]");
+    fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .find(|pid| {
+            fs::read_dir(format!("/proc/{pid}/fd"))
+                .into_iter()
+                .flatten()
+                .flatten()
+                .any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str()))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn a_listener_is_listed_with_its_cookie_and_owner() {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let cookie = cookie(&socket).expect("SO_COOKIE");
+        let listed = list(Protocol::Tcp).expect("sock_diag");
+        let found = listed.iter().find(|listener| listener.cookie == cookie).expect("listed");
+        assert_eq!(found.address, socket.local_addr().expect("bound"));
+        assert_eq!(owner(found.inode), Some(std::process::id()));
+    }
+
+    #[test]
+    fn a_udp_socket_is_listed() {
+        let socket = UdpSocket::bind("[::1]:0").expect("loopback");
+        let cookie = cookie(&socket).expect("SO_COOKIE");
+        let listed = list(Protocol::Udp).expect("sock_diag");
+        assert!(listed.iter().any(|listener| listener.cookie == cookie));
+        let Inspected::Endpoint(endpoint) = inspect(&socket).expect("getsockopt") else {
+            panic!("not an endpoint");
+        };
+        assert_eq!(endpoint.address, socket.local_addr().expect("bound"));
+        assert_eq!(endpoint.protocol, Protocol::Udp);
+    }
+
+    #[test]
+    fn wildcards_overlap_with_what_they_cover() {
+        let overlap = |theirs: &str, theirs_v6only, ours: &str, ours_v6only| {
+            let listener = Listener {
+                protocol: Protocol::Tcp,
+                address: theirs.parse().expect("an address"),
+                v6only: theirs_v6only,
+                cookie: 1,
+                inode: 1,
+                queue: 0,
+            };
+            listener.overlaps(&Endpoint {
+                protocol: Protocol::Tcp,
+                address: ours.parse().expect("an address"),
+                v6only: ours_v6only,
+                device: None,
+            })
+        };
+        assert!(overlap("0.0.0.0:80", false, "127.0.0.1:80", false));
+        assert!(overlap("127.0.0.1:80", false, "[::]:80", false));
+        assert!(overlap("[::]:80", false, "0.0.0.0:80", false));
+        assert!(!overlap("[::]:80", true, "0.0.0.0:80", false));
+        assert!(!overlap("0.0.0.0:80", false, "[::]:80", true));
+        assert!(!overlap("127.0.0.1:80", false, "127.0.0.2:80", false));
+        assert!(!overlap("0.0.0.0:80", false, "[::1]:80", false));
+        assert!(!overlap("0.0.0.0:80", false, "0.0.0.0:81", false));
+    }
+}

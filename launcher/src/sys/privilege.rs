@@ -1,0 +1,103 @@
+//! Privileges, and what a refused eBPF call means.
+
+use std::{error::Error, io};
+
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::failure::{Exit, Failure};
+
+/// The privileges that the eBPF path needs and this process does not have in effect.
+#[must_use]
+pub fn missing_capabilities() -> Vec<&'static str> {
+    let Ok(sets) = capabilities(None) else {
+        return Vec::new();
+    };
+    // Before CAP_BPF (Linux 5.8), and still, CAP_SYS_ADMIN stands for it.
+    let admin = sets.effective.contains(CapabilitySet::SYS_ADMIN);
+    [
+        (CapabilitySet::BPF, "CAP_BPF", admin),
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", false),
+    ]
+    .into_iter()
+    .filter(|&(capability, _, implied)| !implied && !sets.effective.contains(capability))
+    .map(|(_, name, _)| name)
+    .collect()
+}
+
+/// Explains why an eBPF program could not be loaded or attached.
+#[must_use]
+pub fn ebpf_failure(what: impl Into<String>, error: &(dyn Error + 'static)) -> Failure {
+    let missing = missing_capabilities();
+    let errno = root_errno(error);
+    let (why, hint) = if !missing.is_empty() {
+        (
+            format!("{} missing", list(&missing)),
+            "run as root, or give the file the capabilities: setcap \
+             cap_bpf,cap_net_admin,cap_sys_ptrace,cap_sys_admin,cap_dac_override+ep reuseport-launch",
+        )
+    } else if errno == Some(libc::EPERM) {
+        (
+            format!("the kernel refused it, although no capability is missing: {}", chain(error)),
+            "look for a seccomp filter (containers), kernel lockdown, or a user namespace: eBPF \
+             needs the initial one",
+        )
+    } else {
+        (
+            format!("kernel {} does not accept it: {}", kernel_release(), chain(error)),
+            "Linux 5.14 or later with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF is needed",
+        )
+    };
+    Failure::new(what, why, hint).exit(Exit::Unavailable)
+}
+
+fn list(names: &[&str]) -> String {
+    match names {
+        [one] => format!("{one} is"),
+        _ => format!("{} are", names.join(" and ")),
+    }
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    // A verifier log can have thousands of lines; its end says what is wrong.
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join("\n    ")
+}
+
+fn root_errno(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_errno_is_found_through_the_chain() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] io::Error);
+        let error = Outer(io::Error::from_raw_os_error(libc::EINVAL));
+        assert_eq!(root_errno(&error), Some(libc::EINVAL));
+        assert!(chain(&error).starts_with("outer: Invalid argument"));
+    }
+}
