@@ -133,7 +133,11 @@ pub fn choose(
     // bounds. The index is computed anew in each step, not advanced with a wrap-around, because
     // the verifier would follow both outcomes of the wrap in each step.
     for step in 0..PROBES {
-        let index = if step == 0 { start } else { start.wrapping_add(step) % len };
+        let index = if step == 0 {
+            start
+        } else {
+            start.wrapping_add(step) % len
+        };
         let member = table.entries[index as usize % ENTRIES_MAX];
         if select(member) {
             return Some(Chosen { member, after_miss });

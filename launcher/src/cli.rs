@@ -144,7 +144,11 @@ pub struct Run {
     /// How connections are dealt out: in turn, by the client's and server's address and port, or
     /// by the kernel's own hash without eBPF selection [default: round-robin; hash for UDP, where
     /// round-robin would tear flows apart]
-    #[arg(long, value_name = "round-robin|hash|kernel", help_heading = "Connections")]
+    #[arg(
+        long,
+        value_name = "round-robin|hash|kernel",
+        help_heading = "Connections"
+    )]
     pub steer: Option<Policy>,
     /// Share only this port; may be repeated [default: every port the command binds by number]
     #[arg(

@@ -86,12 +86,15 @@ impl Plan {
             Some(name) => name,
             None => Name::of_command(program),
         };
-        let machine = cpus::Machine::read(Path::new("/"));
+        let machine = cpus::machine(Path::new("/"));
         let order = spread(
             &machine
                 .cpus
                 .iter()
-                .map(|&(id, package, core)| Cpu { id, core: (package, core) })
+                .map(|&(id, package, core)| Cpu {
+                    id,
+                    core: (package, core),
+                })
                 .collect::<Vec<_>>(),
         );
         check_pinning(&pin, &order)?;
@@ -110,7 +113,12 @@ impl Plan {
             ports: if ports.is_empty() {
                 Ports::All
             } else {
-                Ports::Only(ports.iter().map(|spec| (spec.protocol, spec.port)).collect())
+                Ports::Only(
+                    ports
+                        .iter()
+                        .map(|spec| (spec.protocol, spec.port))
+                        .collect(),
+                )
             },
             pinning: pin,
             cpus: order,
@@ -146,7 +154,10 @@ impl Plan {
             environment.push((name.into(), value));
         };
         set("REUSEPORT_LAUNCH_SLOT", worker.slot.to_string().into());
-        set("REUSEPORT_LAUNCH_GENERATION", worker.generation.to_string().into());
+        set(
+            "REUSEPORT_LAUNCH_GENERATION",
+            worker.generation.to_string().into(),
+        );
         set("REUSEPORT_LAUNCH_WORKERS", self.workers.to_string().into());
         set("NODE_APP_INSTANCE", worker.slot.to_string().into());
         if let Some(identity) = &self.identity {
@@ -182,7 +193,14 @@ fn without_mptcp(godebug: Option<OsString>) -> OsString {
     const SETTING: &str = "multipathtcp=0";
     match godebug {
         Some(value) if value.is_empty() => SETTING.into(),
-        Some(value) if value.to_string_lossy().split(',').any(|set| set.starts_with("multipathtcp=")) => value,
+        Some(value)
+            if value
+                .to_string_lossy()
+                .split(',')
+                .any(|set| set.starts_with("multipathtcp=")) =>
+        {
+            value
+        }
         Some(mut value) => {
             value.push(",");
             value.push(SETTING);
@@ -195,7 +213,10 @@ fn without_mptcp(godebug: Option<OsString>) -> OsString {
 fn replace(text: &OsStr, from: &str, to: &str) -> OsString {
     let mut rest = text.as_bytes();
     let mut replaced = Vec::with_capacity(rest.len());
-    while let Some(at) = rest.windows(from.len()).position(|window| window == from.as_bytes()) {
+    while let Some(at) = rest
+        .windows(from.len())
+        .position(|window| window == from.as_bytes())
+    {
         replaced.extend_from_slice(&rest[..at]);
         replaced.extend_from_slice(to.as_bytes());
         rest = &rest[at + from.len()..];
@@ -232,7 +253,10 @@ mod tests {
 
     #[test]
     fn the_slot_is_put_into_arguments() {
-        assert_eq!(replace("--log=/var/{slot}/{slot}.log".as_ref(), "{slot}", "12"), "--log=/var/12/12.log");
+        assert_eq!(
+            replace("--log=/var/{slot}/{slot}.log".as_ref(), "{slot}", "12"),
+            "--log=/var/12/12.log"
+        );
         assert_eq!(replace("{slo}".as_ref(), "{slot}", "1"), "{slo}");
     }
 
@@ -240,7 +264,13 @@ mod tests {
     fn go_is_told_not_to_use_mptcp_unless_it_was_told_otherwise() {
         assert_eq!(without_mptcp(None), "multipathtcp=0");
         assert_eq!(without_mptcp(Some("".into())), "multipathtcp=0");
-        assert_eq!(without_mptcp(Some("gctrace=1".into())), "gctrace=1,multipathtcp=0");
-        assert_eq!(without_mptcp(Some("multipathtcp=1".into())), "multipathtcp=1");
+        assert_eq!(
+            without_mptcp(Some("gctrace=1".into())),
+            "gctrace=1,multipathtcp=0"
+        );
+        assert_eq!(
+            without_mptcp(Some("multipathtcp=1".into())),
+            "multipathtcp=1"
+        );
     }
 }

@@ -43,11 +43,7 @@ pub struct Failure {
 
 impl Failure {
     /// A failure that ends with [`Exit::Failed`].
-    pub fn new(
-        what: impl Into<String>,
-        why: impl fmt::Display,
-        hint: impl Into<String>,
-    ) -> Self {
+    pub fn new(what: impl Into<String>, why: impl fmt::Display, hint: impl Into<String>) -> Self {
         Self {
             what: what.into(),
             why: why.to_string(),

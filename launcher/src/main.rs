@@ -17,7 +17,10 @@ use reuseport_launch::{
 use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
 
 fn main() -> ExitCode {
-    if env::args_os().nth(1).is_some_and(|argument| argument == output::PUMP_VERB) {
+    if env::args_os()
+        .nth(1)
+        .is_some_and(|argument| argument == output::PUMP_VERB)
+    {
         return output::pump_main();
     }
     let invocation = match cli::parse(env::args_os(), env::var_os(cli::WORKERS_VARIABLE)) {
@@ -44,7 +47,9 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
             start_log(options.log_format, options.verbose);
             return run::run(Plan::new(options)?, dir);
         }
-        Verb::Status { name, json } => client::status(&dir, name.as_ref(), json, width(), &mut out)?,
+        Verb::Status { name, json } => {
+            client::status(&dir, name.as_ref(), json, width(), &mut out)?
+        }
         Verb::Ls { json } => client::ls(&dir, json, width(), &mut out)?,
         Verb::Stop { name } => client::stop(&dir, name.as_ref())?,
     }
@@ -59,7 +64,8 @@ fn start_log(format: LogFormat, verbose: u8) {
         // The eBPF programs log under the name of their object.
         _ => "info,reuseport_launch=debug,capture=debug",
     };
-    let filter = EnvFilter::try_from_env("REUSEPORT_LAUNCH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let filter =
+        EnvFilter::try_from_env("REUSEPORT_LAUNCH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let terminal = io::stderr().is_terminal();
     let colour = terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = tracing_subscriber::fmt()
@@ -69,7 +75,9 @@ fn start_log(format: LogFormat, verbose: u8) {
         .with_target(verbose > 0);
     match format {
         LogFormat::Json => log.json().init(),
-        LogFormat::Auto if terminal || env::var_os("JOURNAL_STREAM").is_some() => log.without_time().init(),
+        LogFormat::Auto if terminal || env::var_os("JOURNAL_STREAM").is_some() => {
+            log.without_time().init()
+        }
         LogFormat::Auto | LogFormat::Text => log.with_timer(SystemTime).init(),
     }
 }

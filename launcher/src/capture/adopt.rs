@@ -27,7 +27,10 @@ pub(super) fn has_mptcp_listener(pid: u32) -> bool {
 /// Copies of a process's sockets, one open at a time.
 fn sockets(pid: u32) -> impl Iterator<Item = OwnedFd> {
     let pidfd = open_pidfd(pid).ok();
-    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let fds = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
     fds.filter_map(move |entry| {
         let target = fs::read_link(entry.path()).ok()?;
         if !target.to_str()?.starts_with("socket:") {

@@ -92,7 +92,10 @@ impl Capture {
     /// # Errors
     /// When a privilege or a kernel feature is missing.
     pub fn start(fleet: &FleetCgroup, ports: &Ports, log: bool) -> Result<Self, Failure> {
-        Ok(Self { programs: Programs::load(fleet, ports, log)?, workers: HashMap::new() })
+        Ok(Self {
+            programs: Programs::load(fleet, ports, log)?,
+            workers: HashMap::new(),
+        })
     }
 
     /// Readable when [`Capture::read`] has something to do.
@@ -114,7 +117,11 @@ impl Capture {
 
     /// Learns which cgroup a worker has, before its process starts.
     pub fn watch(&mut self, worker: WorkerId, cgroup: &WorkerCgroup) {
-        let watched = Watched { worker, awaited: HashMap::new(), listening: None };
+        let watched = Watched {
+            worker,
+            awaited: HashMap::new(),
+            listening: None,
+        };
         self.workers.insert(cgroup.id(), watched);
     }
 
@@ -141,13 +148,18 @@ impl Capture {
                 event.cgroup
             } else {
                 let owner = self.workers.iter().find(|(_, watched)| {
-                    cgroup(watched.worker).is_some_and(|cgroup| cgroup.processes().contains(&event.tgid))
+                    cgroup(watched.worker)
+                        .is_some_and(|cgroup| cgroup.processes().contains(&event.tgid))
                 });
                 let Some((&id, _)) = owner else { continue };
                 id
             };
-            let Some(watched) = self.workers.get_mut(&id) else { continue };
-            let Some(cgroup) = cgroup(watched.worker) else { continue };
+            let Some(watched) = self.workers.get_mut(&id) else {
+                continue;
+            };
+            let Some(cgroup) = cgroup(watched.worker) else {
+                continue;
+            };
             match kind {
                 EventKind::Taken => sightings.push(Sighting::Taken {
                     worker: watched.worker,
@@ -179,7 +191,9 @@ impl Capture {
     ) -> Vec<Sighting> {
         let mut sightings = Vec::new();
         for watched in self.workers.values_mut() {
-            let Some(cgroup) = cgroup(watched.worker) else { continue };
+            let Some(cgroup) = cgroup(watched.worker) else {
+                continue;
+            };
             let cookies: Vec<u64> = watched.awaited.keys().copied().collect();
             for cookie in cookies {
                 watched.look_at(cookie, cgroup, &mut sightings);
@@ -204,14 +218,21 @@ impl Watched {
             Some(socket) => match inspect(&socket) {
                 Ok(Inspected::NotListening) => return,
                 Ok(Inspected::Endpoint(endpoint)) => {
-                    sightings.push(Sighting::Member { worker: self.worker, cookie, endpoint, socket });
+                    sightings.push(Sighting::Member {
+                        worker: self.worker,
+                        cookie,
+                        endpoint,
+                        socket,
+                    });
                 }
                 Ok(Inspected::Other) | Err(_) => {}
             },
             // Closed meanwhile; or the subflow of an MPTCP socket, which has no descriptor.
             None => {
                 if adopt::has_mptcp_listener(tgid) {
-                    sightings.push(Sighting::Mptcp { worker: self.worker });
+                    sightings.push(Sighting::Mptcp {
+                        worker: self.worker,
+                    });
                 }
             }
         }
@@ -223,7 +244,11 @@ impl Watched {
 }
 
 fn protocol(event: &CaptureEvent) -> Protocol {
-    if event.protocol == u16::from(Protocol::Udp.number()) { Protocol::Udp } else { Protocol::Tcp }
+    if event.protocol == u16::from(Protocol::Udp.number()) {
+        Protocol::Udp
+    } else {
+        Protocol::Tcp
+    }
 }
 
 fn address(event: &CaptureEvent) -> SocketAddr {

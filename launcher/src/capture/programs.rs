@@ -153,5 +153,7 @@ where
 
 /// The object and this file are built from one tree, so this means a broken build.
 fn missing(map: &str) -> EbpfError {
-    EbpfError::MapError(aya::maps::MapError::InvalidName { name: map.to_owned() })
+    EbpfError::MapError(aya::maps::MapError::InvalidName {
+        name: map.to_owned(),
+    })
 }

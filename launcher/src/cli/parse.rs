@@ -3,7 +3,9 @@
 
 use std::ffi::OsString;
 
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, error::ErrorKind, parser::ValueSource};
+use clap::{
+    ArgMatches, CommandFactory as _, FromArgMatches as _, error::ErrorKind, parser::ValueSource,
+};
 
 use super::{Cli, Invocation, Verb, WORKERS_VARIABLE};
 use crate::fleet::placement::Workers;

@@ -52,7 +52,7 @@ fn defaults() {
     let run = run("-- ./server status");
     assert_eq!(run.workers, Workers::Auto);
     assert_eq!(run.pin, Pinning::None);
-    assert_eq!(run.steer, Policy::RoundRobin);
+    assert_eq!(run.steer, None);
     assert_eq!(run.ports, []);
     assert_eq!(run.stop_signal.number(), 15);
     assert_eq!(run.stop_timeout, Duration::from_secs(8));
@@ -70,7 +70,7 @@ fn every_option() {
         "--workers 2 --steer hash --pin auto --port 80 --port 53/udp --name web \
          --stop-signal sigquit --stop-timeout 500ms --user www --group 33 --log-format json -vv -- x",
     );
-    assert_eq!(run.steer, Policy::Hash);
+    assert_eq!(run.steer, Some(Policy::Hash));
     assert_eq!(run.pin, Pinning::Auto);
     let ports: Vec<String> = run.ports.iter().map(ToString::to_string).collect();
     assert_eq!(ports, ["80/tcp", "53/udp"]);

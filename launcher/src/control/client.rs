@@ -110,7 +110,8 @@ pub fn stop(directory: &RuntimeDir, name: Option<&Name>) -> Result<(), Failure> 
     match connection.ask(&Request::Stop {}, None) {
         Ok(Response::Failed(error)) => return Err(error.into()),
         Err(NoAnswer::Failed(failure)) => return Err(failure),
-        Ok(Response::Done | Response::Status(_)) | Err(NoAnswer::Closed) => {}
+        Ok(Response::Status(_)) => return Err(mismatched(&name)),
+        Ok(Response::Done) | Err(NoAnswer::Closed) => {}
     }
     connection.wait(process);
     if connection.was_killed(directory) {
@@ -151,12 +152,16 @@ fn ask_status(directory: &RuntimeDir, name: &Name) -> Result<Snapshot, Failure> 
     match call(directory, name, &Request::Status {}, Some(STATUS_TIMEOUT))? {
         Response::Status(snapshot) => Ok(*snapshot),
         Response::Failed(error) => Err(error.into()),
-        Response::Done => Err(Failure::new(
-            format!("cannot talk to the launcher {name}"),
-            "it answered something else than was asked",
-            "is it of another version? use the `reuseport-launch` it was started with",
-        )),
+        Response::Done => Err(mismatched(name)),
     }
+}
+
+fn mismatched(name: &Name) -> Failure {
+    Failure::new(
+        format!("cannot talk to the launcher {name}"),
+        "it answered something else than was asked",
+        "is it of another version? use the `reuseport-launch` it was started with",
+    )
 }
 
 fn ended(name: &Name) -> Failure {

@@ -13,7 +13,10 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{getsockopt, sockopt::PeerCredentials},
 };
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open, test_kill_process},
+};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::protocol::{Request, Response, to_line};
@@ -144,12 +147,19 @@ fn connect(directory: &RuntimeDir, name: &Name) -> io::Result<UnixStream> {
     Ok(UnixStream::from(OwnedFd::from(socket)))
 }
 
-/// Whether the error of [`connect`] says that no launcher listens.
+/// Whether the error of [`connect`] says that no launcher listens. Where the path is too long for
+/// a socket (`InvalidInput`), none can.
 fn nobody(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidInput
     )
+}
+
+/// Whether the launcher that wrote `state` is gone; one that starts or ends has no socket either.
+fn dead(state: &State) -> bool {
+    let pid = i32::try_from(state.pid).ok().and_then(Pid::from_raw);
+    pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 /// The names of the launchers that run, sorted; those this user may not talk to as well.
@@ -174,7 +184,9 @@ pub(super) fn unreachable(directory: &RuntimeDir, name: &Name, error: &io::Error
         let hint = "is it stuck? `kill -TERM` its pid stops it as well";
         return failed(error.to_string(), hint.to_owned());
     }
-    if let Ok(Some(state)) = State::read(directory, name) {
+    if let Ok(Some(state)) = State::read(directory, name)
+        && dead(&state)
+    {
         return failed(
             format!(
                 "it was killed (pid {}); its workers may still run",

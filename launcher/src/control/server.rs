@@ -3,7 +3,10 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::FileTypeExt as _, net::UnixListener as StdListener},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::FileTypeExt as _, net::UnixListener as StdListener},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -35,8 +38,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Call {
     /// What is asked.
     pub request: Request,
-    /// Takes the answer; nobody may be waiting for it any more. Dropped instead, it tells the
-    /// client that the launcher is ending.
+    /// Takes the answer; nobody may be waiting for it any more. Dropped instead, it closes the
+    /// connection, which tells the client that the launcher is ending.
     pub reply: oneshot::Sender<Response>,
 }
 
@@ -66,8 +69,7 @@ impl Server {
         socket.bind(&SockAddr::unix(path)?)?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
-        let listener =
-            UnixListener::from_std(StdListener::from(std::os::fd::OwnedFd::from(socket)))?;
+        let listener = UnixListener::from_std(StdListener::from(OwnedFd::from(socket)))?;
 
         let places = Arc::new(Semaphore::new(CLIENTS_MAX as usize));
         let (open, closing) = watch::channel(());
@@ -82,7 +84,7 @@ impl Server {
 
     /// Takes no more requests, and returns once the answers given so far are delivered, or after a
     /// second. Without it, the last answers may be lost when the process ends. Drop the receiver
-    /// of the calls first, so that those nobody will answer are refused.
+    /// of the calls first, and the calls that will have no answer: it would be waited for.
     pub async fn close(mut self) {
         self.accepting.abort();
         self.open = None;
@@ -154,8 +156,9 @@ async fn serve(
         let whole = line.len() <= REQUEST_MAX;
         let response = match Request::parse(&line) {
             Ok(request) => call(&calls, request).await,
-            Err(failure) => failure.into(),
+            Err(failure) => Some(failure.into()),
         };
+        let Some(response) = response else { return };
         // Behind the first part of a line that is too long stands no request, but its rest.
         if answer(stream.get_mut(), &response).await.is_err() || !whole {
             return;
@@ -190,19 +193,11 @@ async fn read_line(stream: &mut BufReader<UnixStream>) -> io::Result<Option<Vec<
     Ok((!line.is_empty()).then_some(line))
 }
 
-async fn call(calls: &mpsc::Sender<Call>, request: Request) -> Response {
+/// `None` when the launcher is ending.
+async fn call(calls: &mpsc::Sender<Call>, request: Request) -> Option<Response> {
     let (reply, answer) = oneshot::channel();
-    if calls.send(Call { request, reply }).await.is_ok()
-        && let Ok(response) = answer.await
-    {
-        return response;
-    }
-    Failure::new(
-        "cannot answer the request",
-        "the launcher is ending",
-        "see what still runs: reuseport-launch ls",
-    )
-    .into()
+    calls.send(Call { request, reply }).await.ok()?;
+    answer.await.ok()
 }
 
 async fn answer(stream: &mut UnixStream, response: &Response) -> io::Result<()> {

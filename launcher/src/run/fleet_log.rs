@@ -12,15 +12,34 @@ pub(super) fn notice(notice: &Notice) {
         Notice::Ready { worker } => info!("worker {worker} is ready"),
         // The startup line says it.
         Notice::AllReady => {}
-        Notice::Exited { worker, status, restart_in, was_ready } => {
-            let when = if *was_ready { "ended" } else { "ended before it was ready" };
+        Notice::Exited {
+            worker,
+            status,
+            restart_in,
+            was_ready,
+        } => {
+            let when = if *was_ready {
+                "ended"
+            } else {
+                "ended before it was ready"
+            };
             match restart_in {
-                Some(delay) => warn!("worker {worker} {when}: {status}; restart in {}", seconds(*delay)),
+                Some(delay) => warn!(
+                    "worker {worker} {when}: {status}; restart in {}",
+                    seconds(*delay)
+                ),
                 None => info!("worker {worker} {when}: {status}"),
             }
         }
-        Notice::SpawnFailed { worker, reason, restart_in } => match restart_in {
-            Some(delay) => warn!("worker {worker} could not be started: {reason}; next try in {}", seconds(*delay)),
+        Notice::SpawnFailed {
+            worker,
+            reason,
+            restart_in,
+        } => match restart_in {
+            Some(delay) => warn!(
+                "worker {worker} could not be started: {reason}; next try in {}",
+                seconds(*delay)
+            ),
             None => warn!("worker {worker} could not be started: {reason}"),
         },
         Notice::NotListening { worker, after } => warn!(
@@ -36,7 +55,9 @@ pub(super) fn notice(notice: &Notice) {
             warn!("worker {worker} did not stop in time and is killed (--stop-timeout)");
         }
         Notice::Unkillable { worker } => {
-            warn!("processes of worker {worker} can't be killed (uninterruptible sleep?); leaving them");
+            warn!(
+                "processes of worker {worker} can't be killed (uninterruptible sleep?); leaving them"
+            );
         }
     }
 }

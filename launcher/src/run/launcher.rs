@@ -17,9 +17,7 @@ use crate::{
         server::Call,
     },
     failure::{Exit, Failure},
-    fleet::{
-        Effect, Event, ExitStatus, Fleet, Notice, Outcome, Settings, State, StopMode, View,
-    },
+    fleet::{Effect, Event, ExitStatus, Fleet, Notice, Outcome, Settings, State, StopMode, View},
     output::Output,
     steer::Steering,
     sys::{
@@ -165,7 +163,13 @@ impl Launcher {
             }
             Err(reason) => (None, Err(reason)),
         };
-        let running = Running { cgroup, process, started: Instant::now(), ended: false, taken: None };
+        let running = Running {
+            cgroup,
+            process,
+            started: Instant::now(),
+            ended: false,
+            taken: None,
+        };
         self.running.insert(worker, running);
         result
     }
@@ -204,7 +208,10 @@ impl Launcher {
         }
         self.capture.forget(worker);
         self.output.close(worker);
-        self.steering.forget(worker).err().map(|failure| self.fail(failure))
+        self.steering
+            .forget(worker)
+            .err()
+            .map(|failure| self.fail(failure))
     }
 
     /// Going on would be wrong: remembers why, for the end.
@@ -228,9 +235,15 @@ impl Launcher {
         }
         for child in ended {
             let main = |running: &Running| {
-                !running.ended && running.process.as_ref().is_some_and(|process| process.pid == child.pid)
+                !running.ended
+                    && running
+                        .process
+                        .as_ref()
+                        .is_some_and(|process| process.pid == child.pid)
             };
-            let Some((&worker, running)) = self.running.iter_mut().find(|(_, running)| main(running)) else {
+            let Some((&worker, running)) =
+                self.running.iter_mut().find(|(_, running)| main(running))
+            else {
                 continue;
             };
             running.ended = true;
@@ -267,7 +280,10 @@ impl Launcher {
     /// The capture programs have reported something.
     pub(super) fn on_captured(&mut self) {
         let running = &self.running;
-        match self.capture.read(|worker| running.get(&worker).map(|running| &running.cgroup)) {
+        match self
+            .capture
+            .read(|worker| running.get(&worker).map(|running| &running.cgroup))
+        {
             Ok(sightings) => self.see(sightings),
             Err(error) => warn!("a worker's listening sockets may go unnoticed: {error}"),
         }
@@ -281,10 +297,17 @@ impl Launcher {
     fn see(&mut self, sightings: Vec<Sighting>) {
         for sighting in sightings {
             match sighting {
-                Sighting::Member { worker, cookie, endpoint, socket } => {
-                    let first = !self.steering.groups().iter().any(|group| {
-                        group.endpoint == endpoint && group.members > 0
-                    });
+                Sighting::Member {
+                    worker,
+                    cookie,
+                    endpoint,
+                    socket,
+                } => {
+                    let first = !self
+                        .steering
+                        .groups()
+                        .iter()
+                        .any(|group| group.endpoint == endpoint && group.members > 0);
                     debug!("worker {worker} listens on {endpoint}");
                     if let Err(failure) = self.steering.adopt(worker, cookie, &endpoint, socket) {
                         let event = self.fail(failure);
@@ -297,7 +320,11 @@ impl Launcher {
                         self.feed(event);
                     }
                 }
-                Sighting::Taken { worker, protocol, address } => {
+                Sighting::Taken {
+                    worker,
+                    protocol,
+                    address,
+                } => {
                     let failure = strangers::at(self, protocol, address);
                     warn!("worker {worker}: {}: {}", failure.what, failure.why);
                     if let Some(running) = self.running.get_mut(&worker) {
@@ -315,11 +342,17 @@ impl Launcher {
     /// Looks at what no event tells.
     pub(super) fn keep_house(&mut self) {
         let running = &self.running;
-        let sightings = self.capture.sweep(|worker| running.get(&worker).map(|running| &running.cgroup));
+        let sightings = self
+            .capture
+            .sweep(|worker| running.get(&worker).map(|running| &running.cgroup));
         self.see(sightings);
         let lists = [Protocol::Tcp, Protocol::Udp].map(listeners::list);
         if let [Ok(tcp), Ok(udp)] = lists {
-            let alive = |cookie| tcp.iter().chain(&udp).any(|listener| listener.cookie == cookie);
+            let alive = |cookie| {
+                tcp.iter()
+                    .chain(&udp)
+                    .any(|listener| listener.cookie == cookie)
+            };
             if let Err(failure) = self.steering.forget_closed(alive) {
                 let event = self.fail(failure);
                 self.feed(event);
@@ -327,7 +360,10 @@ impl Launcher {
         }
         let lost = self.capture.lost();
         if lost > self.events_lost {
-            warn!("{} capture events were lost: a worker's socket may get no connections", lost - self.events_lost);
+            warn!(
+                "{} capture events were lost: a worker's socket may get no connections",
+                lost - self.events_lost
+            );
             self.events_lost = lost;
         }
     }
@@ -361,7 +397,9 @@ impl Launcher {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.fleet.next_deadline().map(|deadline| self.started + deadline)
+        self.fleet
+            .next_deadline()
+            .map(|deadline| self.started + deadline)
     }
 
     pub(super) fn take_outcome(&mut self) -> Option<Outcome> {
@@ -379,7 +417,14 @@ impl Launcher {
 
     /// Ends what is left, and says how it went.
     pub(super) fn finish(self, outcome: Outcome) -> Result<Exit, Failure> {
-        let Self { output, stop_calls, fatal, last_words, plan, .. } = self;
+        let Self {
+            output,
+            stop_calls,
+            fatal,
+            last_words,
+            plan,
+            ..
+        } = self;
         output.finish();
         for reply in stop_calls {
             let _ = reply.send(Response::Done);
@@ -389,24 +434,34 @@ impl Launcher {
                 info!("stopped");
                 Ok(Exit::Clean)
             }
-            Outcome::GaveUp { worker, failures, last } => {
+            Outcome::GaveUp {
+                worker,
+                failures,
+                last,
+            } => {
                 let words = last_words.map_or_else(String::new, |(worker, lines)| {
                     if lines.is_empty() {
                         format!("; worker {worker} wrote nothing to stderr")
                     } else {
-                        format!("; the last lines of worker {worker}:\n    {}", lines.join("\n    "))
+                        format!(
+                            "; the last lines of worker {worker}:\n    {}",
+                            lines.join("\n    ")
+                        )
                     }
                 });
                 Err(Failure::new(
                     format!("gave up: {} never became ready", plan.name),
-                    format_args!("slot {} failed {failures} times in a row, last of {last}{words}", worker.slot),
+                    format_args!(
+                        "slot {} failed {failures} times in a row, last of {last}{words}",
+                        worker.slot
+                    ),
                     "start the command by hand to see why it ends",
                 ))
             }
-            Outcome::Fatal { reason } => Err(fatal.unwrap_or_else(|| {
-                Failure::new("stopped", reason, "see the messages above")
-            })),
+            Outcome::Fatal { reason } => {
+                Err(fatal
+                    .unwrap_or_else(|| Failure::new("stopped", reason, "see the messages above")))
+            }
         }
     }
 }
-

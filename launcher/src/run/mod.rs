@@ -13,7 +13,11 @@ mod launcher;
 mod snapshot;
 mod strangers;
 
-use std::{io, path::PathBuf, time::{Duration, SystemTime}};
+use std::{
+    io,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -35,7 +39,7 @@ use crate::{
         cgroup::{FleetCgroup, Hierarchy},
         process,
         readable::Readable,
-        runtime::{Lock, RuntimeDir, State},
+        runtime::{Lock, Name, RuntimeDir, State},
     },
 };
 
@@ -70,6 +74,8 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
     process::become_subreaper().map_err(|error| failed("become the reaper of orphans", &error))?;
     let hierarchy = Hierarchy::find()?;
     clear_stale(&plan, &runtime_dir, &hierarchy);
+    let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let _state = StateFile::write(&plan, &runtime_dir, &hierarchy, &started_at)?;
     let cgroup = hierarchy.create_fleet(plan.name.as_str())?;
     let capture = Capture::start(&cgroup, &plan.ports, plan.ebpf_log)?;
     let steering = Steering::new(plan.policy)?;
@@ -78,21 +84,14 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
     let mut signals = Signals::new().map_err(|error| failed("handle signals", &error))?;
     let waiting = |error| failed("wait for eBPF events", &error);
     let captured = Readable::new(capture.events()).map_err(waiting)?;
-    let log = capture.log().map(Readable::new).transpose().map_err(waiting)?;
+    let log = capture
+        .log()
+        .map(Readable::new)
+        .transpose()
+        .map_err(waiting)?;
     let (calls, mut called) = mpsc::channel(64);
     let server = Server::bind(&runtime_dir.socket(&plan.name), calls)
         .map_err(|error| failed("open the control socket", &error))?;
-    let name = plan.name.clone();
-    let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let state = State {
-        pid: std::process::id(),
-        cgroup: hierarchy.fleet_path(name.as_str()).to_string_lossy().into_owned(),
-        started_at: started_at.clone(),
-        name: name.to_string(),
-    };
-    state
-        .write(&runtime_dir, &name)
-        .map_err(|error| failed("write the state file", &error))?;
     let mut housekeeping = interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
@@ -123,11 +122,49 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
         }
     };
     let result = launcher.finish(outcome);
+    drop(called);
     server.close().await;
-    if let Err(error) = State::remove(&runtime_dir, &name) {
-        warn!("the state file could not be removed: {error}");
-    }
     result
+}
+
+/// The state file, which tells the next launcher what to clear away should this one be killed.
+struct StateFile<'a> {
+    directory: &'a RuntimeDir,
+    name: Name,
+}
+
+impl<'a> StateFile<'a> {
+    fn write(
+        plan: &Plan,
+        directory: &'a RuntimeDir,
+        hierarchy: &Hierarchy,
+        started_at: &str,
+    ) -> Result<Self, Failure> {
+        let state = State {
+            pid: std::process::id(),
+            cgroup: hierarchy
+                .fleet_path(plan.name.as_str())
+                .to_string_lossy()
+                .into_owned(),
+            started_at: started_at.to_owned(),
+            name: plan.name.to_string(),
+        };
+        state
+            .write(directory, &plan.name)
+            .map_err(|error| failed("write the state file", &error))?;
+        Ok(Self {
+            directory,
+            name: plan.name.clone(),
+        })
+    }
+}
+
+impl Drop for StateFile<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = State::remove(self.directory, &self.name) {
+            warn!("the state file could not be removed: {error}");
+        }
+    }
 }
 
 /// Waits until the eBPF log can be read; for ever when there is none.
@@ -146,7 +183,10 @@ fn clear_stale(plan: &Plan, runtime_dir: &RuntimeDir, hierarchy: &Hierarchy) {
     let mut paths = vec![own];
     paths.extend(recorded.filter(|path| *path != paths[0]));
     let who = state.map_or_else(String::new, |state| format!(" (pid {})", state.pid));
-    let fleets: Vec<FleetCgroup> = paths.iter().filter_map(|path| hierarchy.left_behind(path)).collect();
+    let fleets: Vec<FleetCgroup> = paths
+        .iter()
+        .filter_map(|path| hierarchy.left_behind(path))
+        .collect();
     for fleet in fleets {
         let workers = fleet.workers().unwrap_or_default();
         let running = workers.iter().filter(|worker| worker.populated()).count();

@@ -15,7 +15,11 @@ impl Launcher {
     /// What there is to know right now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let policy = self.plan.policy.unwrap_or_default();
-        let backend = if policy == Policy::Kernel { "kernel" } else { "ebpf" };
+        let backend = if policy == Policy::Kernel {
+            "kernel"
+        } else {
+            "ebpf"
+        };
         Snapshot {
             name: self.plan.name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -49,7 +53,11 @@ impl Launcher {
             .into_iter()
             .map(|listener| (listener.cookie, listener.queue))
             .collect();
-        self.fleet.views().into_iter().map(|view| self.worker(&view, &queues)).collect()
+        self.fleet
+            .views()
+            .into_iter()
+            .map(|view| self.worker(&view, &queues))
+            .collect()
     }
 
     fn worker(&self, view: &View, queues: &HashMap<u64, u32>) -> WorkerStatus {
@@ -68,7 +76,11 @@ impl Launcher {
             generation: worker.generation,
             pid: process.map(|process| process.pid),
             state: view.state.to_string(),
-            cpus: self.plan.pinning.cpus_for(worker.slot, &self.plan.cpus).unwrap_or_default(),
+            cpus: self
+                .plan
+                .pinning
+                .cpus_for(worker.slot, &self.plan.cpus)
+                .unwrap_or_default(),
             weight: 1,
             uptime_seconds: running.map(|running| running.started.elapsed().as_secs()),
             restarts: view.restarts,
@@ -85,7 +97,11 @@ impl Launcher {
 }
 
 fn group(group: GroupView) -> GroupStatus {
-    let GroupView { endpoint, members, counted } = group;
+    let GroupView {
+        endpoint,
+        members,
+        counted,
+    } = group;
     GroupStatus {
         protocol: endpoint.protocol.to_string(),
         address: endpoint.address.ip().to_string(),

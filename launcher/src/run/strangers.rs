@@ -13,10 +13,16 @@ use crate::{
 
 /// The failure of a worker that wanted this address and could not have it.
 pub(super) fn at(launcher: &Launcher, protocol: Protocol, address: SocketAddr) -> Failure {
-    let endpoint = Endpoint { protocol, address, v6only: false, device: None };
-    let owner = strangers(launcher, &endpoint)
-        .first()
-        .map_or_else(|| "a socket that is gone by now".to_owned(), |(_, owner)| owner.clone());
+    let endpoint = Endpoint {
+        protocol,
+        address,
+        v6only: false,
+        device: None,
+    };
+    let owner = strangers(launcher, &endpoint).first().map_or_else(
+        || "a socket that is gone by now".to_owned(),
+        |(_, owner)| owner.clone(),
+    );
     refused(&endpoint, &owner)
 }
 
@@ -46,18 +52,25 @@ fn strangers(launcher: &Launcher, endpoint: &Endpoint) -> Vec<(Listener, String)
     let listed = listeners::list(endpoint.protocol).unwrap_or_default();
     listed
         .into_iter()
-        .filter(|listener| listener.overlaps(endpoint) && !launcher.steering.is_member(listener.cookie))
+        .filter(|listener| {
+            listener.overlaps(endpoint) && !launcher.steering.is_member(listener.cookie)
+        })
         .filter_map(|listener| match listeners::owner(listener.inode) {
             // A worker's socket that is not adopted yet, or our copy of one that is just being.
             Some(pid) if pid == std::process::id() || launcher.is_workers(pid) => None,
             Some(pid) => Some((listener, describe(pid))),
-            None => Some((listener, "a process that can't be seen from here (another pid namespace?)".to_owned())),
+            None => Some((
+                listener,
+                "a process that can't be seen from here (another pid namespace?)".to_owned(),
+            )),
         })
         .collect()
 }
 
 impl Launcher {
     fn is_workers(&self, pid: u32) -> bool {
-        self.running.values().any(|running| running.cgroup.processes().contains(&pid))
+        self.running
+            .values()
+            .any(|running| running.cgroup.processes().contains(&pid))
     }
 }

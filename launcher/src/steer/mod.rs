@@ -104,7 +104,10 @@ impl Steering {
     }
 
     /// The index function of a group; `None` leaves the choice to the kernel.
-    fn index_function(policy: Option<Policy>, protocol: Protocol) -> Option<launcher_common::Policy> {
+    fn index_function(
+        policy: Option<Policy>,
+        protocol: Protocol,
+    ) -> Option<launcher_common::Policy> {
         match (policy, protocol) {
             (Some(Policy::Kernel), _) => None,
             (Some(Policy::RoundRobin), _) | (None, Protocol::Tcp) => {
@@ -158,13 +161,23 @@ impl Steering {
         let mut before = 0;
         if let Some(program) = &mut group.program {
             program.set_member(index, &socket).map_err(|error| {
-                ebpf_failure(format!("cannot steer to worker {worker} on {endpoint}"), &error)
+                ebpf_failure(
+                    format!("cannot steer to worker {worker} on {endpoint}"),
+                    &error,
+                )
             })?;
             before = program.sent_to(index);
             group.unattached.push(socket);
         }
         group.places = group.places.max(index + 1);
-        group.members.insert(index, Member { worker, cookie, before });
+        group.members.insert(
+            index,
+            Member {
+                worker,
+                cookie,
+                before,
+            },
+        );
         group.steer(endpoint, policy, &self.ready)
     }
 
@@ -258,7 +271,12 @@ impl Steering {
         let present: u64 = self
             .groups
             .values()
-            .flat_map(|group| group.members.iter().map(move |(&index, member)| (group, index, member)))
+            .flat_map(|group| {
+                group
+                    .members
+                    .iter()
+                    .map(move |(&index, member)| (group, index, member))
+            })
             .filter(|(_, _, member)| member.worker == worker)
             .map(|(group, index, member)| group.sent_to(index, member))
             .sum();
@@ -273,7 +291,10 @@ impl Steering {
             .map(|(endpoint, group)| GroupView {
                 endpoint: endpoint.clone(),
                 members: group.members.len() as u32,
-                counted: group.program.as_ref().map(|program| program.counted(group.places)),
+                counted: group
+                    .program
+                    .as_ref()
+                    .map(|program| program.counted(group.places)),
             })
             .collect()
     }
@@ -281,7 +302,10 @@ impl Steering {
     /// Whether connections move when their listener goes; `None` when there is no program.
     #[must_use]
     pub fn migrates(&self) -> Option<bool> {
-        let groups = self.groups.values().filter_map(|group| group.program.as_ref());
+        let groups = self
+            .groups
+            .values()
+            .filter_map(|group| group.program.as_ref());
         groups.chain(&self.spare).next().map(Program::migrates)
     }
 }
@@ -319,7 +343,10 @@ impl Group {
     }
 
     fn sent_to(&self, index: u16, member: &Member) -> u64 {
-        let sent = self.program.as_ref().map_or(0, |program| program.sent_to(index));
+        let sent = self
+            .program
+            .as_ref()
+            .map_or(0, |program| program.sent_to(index));
         sent.saturating_sub(member.before)
     }
 }

@@ -48,7 +48,10 @@ impl Program {
     /// # Errors
     /// `EOPNOTSUPP` for an MPTCP socket, `EINVAL` for one that is in no group.
     pub(super) fn attach(&self, socket: &impl AsFd) -> Result<(), ProgramError> {
-        let program = self.ebpf.program(self.name).ok_or(ProgramError::NotLoaded)?;
+        let program = self
+            .ebpf
+            .program(self.name)
+            .ok_or(ProgramError::NotLoaded)?;
         let program: &SkReuseport = program.try_into()?;
         program.attach(socket)
     }
@@ -121,7 +124,9 @@ impl Program {
 
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Program").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Program")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -152,7 +157,9 @@ fn load() -> Result<Program, Box<dyn Error>> {
 }
 
 fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramError> {
-    let program = ebpf.program_mut(name).ok_or(ProgramError::UnexpectedProgramType)?;
+    let program = ebpf
+        .program_mut(name)
+        .ok_or(ProgramError::UnexpectedProgramType)?;
     let program: &mut SkReuseport = program.try_into()?;
     program.load()
 }

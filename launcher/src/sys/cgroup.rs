@@ -56,7 +56,11 @@ impl Hierarchy {
             // root is the best place we can reach.
             let own = Path::new("/").join(own);
             let own = own.strip_prefix(root).unwrap_or(Path::new(""));
-            let own = if own.starts_with("..") { Path::new("") } else { own };
+            let own = if own.starts_with("..") {
+                Path::new("")
+            } else {
+                own
+            };
             return Ok(Self {
                 root: mount,
                 own: own.to_owned(),
@@ -180,7 +184,6 @@ impl FleetCgroup {
         }
         Ok(workers)
     }
-
 }
 
 impl Drop for FleetCgroup {
@@ -202,7 +205,9 @@ impl WorkerCgroup {
     fn open(path: PathBuf) -> io::Result<Self> {
         // A cgroup's id is the inode number of its directory (kernfs, on 64-bit machines).
         let id = fs::metadata(&path)?.ino();
-        let procs = File::options().write(true).open(path.join("cgroup.procs"))?;
+        let procs = File::options()
+            .write(true)
+            .open(path.join("cgroup.procs"))?;
         Ok(Self { path, id, procs })
     }
 
@@ -350,7 +355,11 @@ impl WorkerCgroup {
 fn collect_processes(dir: &Path, pids: &mut Vec<u32>) {
     if let Ok(list) = fs::read_to_string(dir.join("cgroup.procs")) {
         // 0 stands for a process of a pid namespace that we can't see.
-        pids.extend(list.lines().filter_map(|pid| pid.parse().ok()).filter(|&pid: &u32| pid != 0));
+        pids.extend(
+            list.lines()
+                .filter_map(|pid| pid.parse().ok())
+                .filter(|&pid: &u32| pid != 0),
+        );
     }
     for child in subdirectories(dir) {
         collect_processes(&child, pids);

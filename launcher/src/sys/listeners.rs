@@ -2,14 +2,14 @@
 //! listens (sock_diag(7)).
 
 use std::{
-    fmt,
-    fs,
-    io,
+    fmt, fs, io,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
 };
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
@@ -149,13 +149,21 @@ pub struct Listener {
 /// Those of the netlink socket.
 pub fn list(protocol: Protocol) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
-    for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+    for (family, id) in [
+        (AF_INET, SocketId::new_v4()),
+        (AF_INET6, SocketId::new_v6()),
+    ] {
         dump(protocol, family, id, &mut listeners)?;
     }
     Ok(listeners)
 }
 
-fn dump(protocol: Protocol, family: u8, socket_id: SocketId, found: &mut Vec<Listener>) -> io::Result<()> {
+fn dump(
+    protocol: Protocol,
+    family: u8,
+    socket_id: SocketId,
+    found: &mut Vec<Listener>,
+) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
@@ -186,10 +194,16 @@ fn dump(protocol: Protocol, family: u8, socket_id: SocketId, found: &mut Vec<Lis
             match message.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
                     let header = response.header;
-                    let v6only = response.nlas.iter().any(|nla| matches!(nla, Nla::SkV6Only(true)));
+                    let v6only = response
+                        .nlas
+                        .iter()
+                        .any(|nla| matches!(nla, Nla::SkV6Only(true)));
                     found.push(Listener {
                         protocol,
-                        address: SocketAddr::new(header.socket_id.source_address, header.socket_id.source_port),
+                        address: SocketAddr::new(
+                            header.socket_id.source_address,
+                            header.socket_id.source_port,
+                        ),
                         v6only,
                         cookie: u64::from_ne_bytes(header.socket_id.cookie),
                         inode: header.inode,
@@ -242,7 +256,10 @@ pub fn owner(inode: u32) -> Option<u32> {
                 .into_iter()
                 .flatten()
                 .flatten()
-                .any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str()))
+                .any(|fd| {
+                    fs::read_link(fd.path())
+                        .is_ok_and(|target| target.as_os_str() == wanted.as_str())
+                })
         })
 }
 
@@ -257,7 +274,10 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let cookie = cookie(&socket).expect("SO_COOKIE");
         let listed = list(Protocol::Tcp).expect("sock_diag");
-        let found = listed.iter().find(|listener| listener.cookie == cookie).expect("listed");
+        let found = listed
+            .iter()
+            .find(|listener| listener.cookie == cookie)
+            .expect("listed");
         assert_eq!(found.address, socket.local_addr().expect("bound"));
         assert_eq!(owner(found.inode), Some(std::process::id()));
     }

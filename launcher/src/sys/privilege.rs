@@ -37,13 +37,20 @@ pub fn ebpf_failure(what: impl Into<String>, error: &(dyn Error + 'static)) -> F
         )
     } else if errno == Some(libc::EPERM) {
         (
-            format!("the kernel refused it, although no capability is missing: {}", chain(error)),
+            format!(
+                "the kernel refused it, although no capability is missing: {}",
+                chain(error)
+            ),
             "look for a seccomp filter (containers), kernel lockdown, or a user namespace: eBPF \
              needs the initial one",
         )
     } else {
         (
-            format!("kernel {} does not accept it: {}", kernel_release(), chain(error)),
+            format!(
+                "kernel {} does not accept it: {}",
+                kernel_release(),
+                chain(error)
+            ),
             "Linux 5.14 or later with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF is needed",
         )
     };
@@ -84,7 +91,10 @@ fn root_errno(error: &(dyn Error + 'static)) -> Option<i32> {
 }
 
 fn kernel_release() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
 }
 
 #[cfg(test)]

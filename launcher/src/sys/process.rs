@@ -55,7 +55,10 @@ impl Identity {
             Failure::new(
                 format!("cannot use --{kind} {name}"),
                 format_args!("this machine has no {kind} of that name or number"),
-                format!("name one that `getent {}` lists", if kind == "user" { "passwd" } else { "group" }),
+                format!(
+                    "name one that `getent {}` lists",
+                    if kind == "user" { "passwd" } else { "group" }
+                ),
             )
             .exit(Exit::Usage)
         };
@@ -70,7 +73,12 @@ impl Identity {
         };
         let Some(name) = user else {
             let gid = group.unwrap_or_else(Gid::effective);
-            return Ok(Some(Self { uid: None, gid, groups: vec![gid], environment: Vec::new() }));
+            return Ok(Some(Self {
+                uid: None,
+                gid,
+                groups: vec![gid],
+                environment: Vec::new(),
+            }));
         };
         let Some(user) = lookup_user(name) else {
             // A number without an entry in the user database is fine: containers do that.
@@ -158,7 +166,16 @@ const STEPS: [&str; 4] = [
 /// # Errors
 /// A sentence that names the step that failed: fork, one of [`STEPS`], or exec.
 pub fn spawn(launch: Launch<'_>) -> io::Result<Process> {
-    let Launch { program, arguments, environment, cgroup, cpus, identity, stdout, stderr } = launch;
+    let Launch {
+        program,
+        arguments,
+        environment,
+        cgroup,
+        cpus,
+        identity,
+        stdout,
+        stderr,
+    } = launch;
     let mut command = Command::new(program);
     if let Some((name, arguments)) = arguments.split_first() {
         command.arg0(name).args(arguments);
@@ -185,7 +202,10 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<Process> {
     let prepare = move || {
         let steps: [&dyn Fn() -> io::Result<()>; STEPS.len()] = [
             &|| (&procs).write_all(b"0"),
-            &|| cpus.as_ref().map_or(Ok(()), |set| Ok(sched_setaffinity(None, set)?)),
+            &|| {
+                cpus.as_ref()
+                    .map_or(Ok(()), |set| Ok(sched_setaffinity(None, set)?))
+            },
             &|| {
                 identity.as_ref().map_or(Ok(()), |identity| {
                     setgroups(&identity.groups)?;
@@ -193,9 +213,10 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<Process> {
                 })
             },
             &|| {
-                identity.as_ref().and_then(|identity| identity.uid).map_or(Ok(()), |uid| {
-                    Ok(setresuid(uid, uid, uid)?)
-                })
+                identity
+                    .as_ref()
+                    .and_then(|identity| identity.uid)
+                    .map_or(Ok(()), |uid| Ok(setresuid(uid, uid, uid)?))
             },
         ];
         for (number, step) in steps.iter().enumerate() {
@@ -212,16 +233,25 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<Process> {
     // the raw calls (glibc's set*id would signal other threads, of which there are none).
     unsafe { command.pre_exec(prepare) };
     match command.spawn() {
-        Ok(child) => Ok(Process { pid: child.id(), pidfd: open_pidfd(child.id())? }),
+        Ok(child) => Ok(Process {
+            pid: child.id(),
+            pidfd: open_pidfd(child.id())?,
+        }),
         Err(error) => {
             // Drops the closure and with it our end of the pipe, so that the read below ends.
             drop(command);
             let mut step = [0];
             let during = match failed_step.read(&mut step) {
-                Ok(1) => STEPS.get(usize::from(step[0])).copied().unwrap_or("preparing it"),
+                Ok(1) => STEPS
+                    .get(usize::from(step[0]))
+                    .copied()
+                    .unwrap_or("preparing it"),
                 _ => "fork and exec",
             };
-            Err(io::Error::new(error.kind(), format!("{during} failed: {error}")))
+            Err(io::Error::new(
+                error.kind(),
+                format!("{during} failed: {error}"),
+            ))
         }
     }
 }
@@ -252,10 +282,16 @@ pub fn find_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, Failu
         let Ok(metadata) = candidate.metadata() else {
             continue;
         };
-        if metadata.is_file() && nix::unistd::access(&candidate, nix::unistd::AccessFlags::X_OK).is_ok() {
+        if metadata.is_file()
+            && nix::unistd::access(&candidate, nix::unistd::AccessFlags::X_OK).is_ok()
+        {
             return Ok(candidate);
         }
-        let why = if metadata.is_dir() { "is a directory" } else { "is not executable" };
+        let why = if metadata.is_dir() {
+            "is a directory"
+        } else {
+            "is not executable"
+        };
         refused.get_or_insert(format!("{} {why}", candidate.display()));
     }
     match refused {
@@ -291,7 +327,10 @@ pub fn reap() -> Vec<Ended> {
             // Nobody (more) has ended, or there are no children.
             _ => return ended,
         };
-        ended.push(Ended { pid: pid.as_raw().unsigned_abs(), status });
+        ended.push(Ended {
+            pid: pid.as_raw().unsigned_abs(),
+            status,
+        });
     }
 }
 
@@ -302,14 +341,17 @@ pub fn reap() -> Vec<Ended> {
 /// Those of `prctl(PR_SET_CHILD_SUBREAPER)`.
 pub fn become_subreaper() -> io::Result<()> {
     // Any pid means "on" (prctl(2)).
-    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+    Ok(rustix::process::set_child_subreaper(Some(
+        rustix::process::getpid(),
+    ))?)
 }
 
 /// The command line of a process, for messages; its pid alone when it is gone or hidden.
 #[must_use]
 pub fn describe(pid: u32) -> String {
     let mut line = Vec::new();
-    let read = File::open(format!("/proc/{pid}/cmdline")).and_then(|file| file.take(4096).read_to_end(&mut line));
+    let read = File::open(format!("/proc/{pid}/cmdline"))
+        .and_then(|file| file.take(4096).read_to_end(&mut line));
     let words: Vec<_> = line
         .split(|&byte| byte == 0)
         .filter(|word| !word.is_empty())

@@ -1,0 +1,203 @@
+//! The answering side, against clients that behave and clients that do not.
+
+use std::{io, os::unix::fs::PermissionsExt as _, path::Path};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    sync::mpsc,
+};
+
+use super::launcher::{Launcher, directory, leave_stale_socket, name, runtime};
+use crate::control::{
+    protocol::{REQUEST_MAX, Request, Response},
+    server::{Call, Server},
+};
+
+async fn connect(path: &Path) -> UnixStream {
+    UnixStream::connect(path).await.unwrap()
+}
+
+/// All that the server says until it closes the connection.
+async fn rest(mut stream: UnixStream) -> String {
+    let mut text = String::new();
+    match stream.read_to_string(&mut text).await {
+        Ok(_) => {}
+        // It closed without having read all.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("{error}"),
+    }
+    text
+}
+
+#[test]
+fn the_socket_is_private_and_goes_with_the_server() {
+    let (_root, directory) = directory();
+    let path = directory.socket(&name("web"));
+    runtime().block_on(async {
+        let launcher = Launcher::start(&directory, &name("web"));
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        drop(launcher);
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_nothing_else() {
+    let (_root, directory) = directory();
+    let path = leave_stale_socket(&directory, &name("web"));
+    let other = directory.socket(&name("other"));
+    std::fs::write(&other, "precious").unwrap();
+    runtime().block_on(async {
+        let _launcher = Launcher::start(&directory, &name("web"));
+        connect(&path).await;
+        let error = Server::bind(&other, mpsc::channel(1).0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "precious");
+    });
+}
+
+#[test]
+fn a_path_that_is_too_long_is_an_error() {
+    let (root, _directory) = directory();
+    let path = root.path().join("x".repeat(108));
+    runtime().block_on(async {
+        Server::bind(&path, mpsc::channel(1).0).unwrap_err();
+    });
+}
+
+#[test]
+fn requests_on_one_connection_are_answered_in_turn() {
+    let (_root, directory) = directory();
+    runtime().block_on(async {
+        let _launcher = Launcher::start(&directory, &name("web"));
+        let mut stream = connect(&directory.socket(&name("web"))).await;
+        // The last one lacks its newline.
+        stream
+            .write_all(b"{\"verb\":\"stop\"}\ngarbage\n{\"verb\":\"stop\"}")
+            .await
+            .unwrap();
+        stream.shutdown().await.unwrap();
+        let text = rest(stream).await;
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert_eq!(lines[0], "{\"ok\":true}");
+        assert!(
+            lines[1].starts_with("{\"ok\":false,\"error\":{\"what\":\"cannot understand"),
+            "{text}"
+        );
+        assert_eq!(lines[2], "{\"ok\":true}");
+    });
+}
+
+#[test]
+fn a_line_that_is_too_long_ends_the_connection() {
+    let (_root, directory) = directory();
+    runtime().block_on(async {
+        let _launcher = Launcher::start(&directory, &name("web"));
+        let mut stream = connect(&directory.socket(&name("web"))).await;
+        let mut line = vec![b' '; REQUEST_MAX];
+        line.extend(b"{\"verb\":\"stop\"}\n");
+        stream.write_all(&line).await.unwrap();
+        let text = rest(stream).await;
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("longer than 65536 bytes"), "{text}");
+    });
+}
+
+#[test]
+fn the_longest_request_is_understood() {
+    let (_root, directory) = directory();
+    runtime().block_on(async {
+        let _launcher = Launcher::start(&directory, &name("web"));
+        let mut stream = connect(&directory.socket(&name("web"))).await;
+        let request = b"{\"verb\":\"stop\"}\n";
+        let mut line = vec![b' '; REQUEST_MAX - request.len()];
+        line.extend(request);
+        stream.write_all(&line).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert_eq!(rest(stream).await, "{\"ok\":true}\n");
+    });
+}
+
+#[test]
+fn clients_that_go_away_harm_nothing() {
+    let (_root, directory) = directory();
+    let path = directory.socket(&name("web"));
+    runtime().block_on(async {
+        let (calls, mut requests) = mpsc::channel(1);
+        let _server = Server::bind(&path, calls).unwrap();
+        // More of each kind than there are places.
+        for _ in 0..100 {
+            drop(connect(&path).await);
+            connect(&path).await.write_all(b"{\"verb\":").await.unwrap();
+            connect(&path)
+                .await
+                .write_all(b"{\"verb\":\"status\"}\n")
+                .await
+                .unwrap();
+            let Call { request, reply } = requests.recv().await.unwrap();
+            assert_eq!(request, Request::Status {});
+            let _ = reply.send(Response::Done);
+        }
+        let mut stream = connect(&path).await;
+        stream.write_all(b"{\"verb\":\"stop\"}\n").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let Call { reply, .. } = requests.recv().await.unwrap();
+        reply.send(Response::Done).unwrap();
+        assert_eq!(rest(stream).await, "{\"ok\":true}\n");
+    });
+}
+
+#[test]
+fn clients_beyond_the_limit_wait_for_a_place() {
+    let (_root, directory) = directory();
+    let path = directory.socket(&name("web"));
+    runtime().block_on(async {
+        let _launcher = Launcher::start(&directory, &name("web"));
+        let mut served = Vec::new();
+        for _ in 0..64 {
+            let mut stream = connect(&path).await;
+            stream.write_all(b"{\"verb\":\"stop\"}\n").await.unwrap();
+            stream.read_u8().await.unwrap();
+            served.push(stream);
+        }
+        let mut waiting = connect(&path).await;
+        waiting.write_all(b"{\"verb\":\"stop\"}\n").await.unwrap();
+        // Two tasks and their channel are run through many times before this gives up.
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(waiting.try_read(&mut [0]).is_err());
+        served.pop();
+        assert_eq!(waiting.read_u8().await.unwrap(), b'{');
+    });
+}
+
+#[test]
+fn closing_delivers_the_answers_that_were_given() {
+    let (_root, directory) = directory();
+    let path = directory.socket(&name("web"));
+    runtime().block_on(async {
+        let (calls, mut requests) = mpsc::channel(2);
+        let server = Server::bind(&path, calls).unwrap();
+        let mut idle = connect(&path).await;
+        idle.write_all(b"garbage\n").await.unwrap();
+        idle.read_u8().await.unwrap();
+        let mut stop = connect(&path).await;
+        stop.write_all(b"{\"verb\":\"stop\"}\n").await.unwrap();
+        let Call { reply, .. } = requests.recv().await.unwrap();
+        let mut late = connect(&path).await;
+        late.write_all(b"{\"verb\":\"status\"}\n").await.unwrap();
+        let unanswered = requests.recv().await.unwrap();
+
+        reply.send(Response::Done).unwrap();
+        drop((unanswered, requests));
+        server.close().await;
+        assert!(!path.exists());
+        assert_eq!(rest(stop).await, "{\"ok\":true}\n");
+        assert_eq!(rest(late).await, "");
+        rest(idle).await;
+    });
+}
