@@ -19,10 +19,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ("steer", &["worker", "failure", "policy", "sys"]),
     ("output", &["worker", "failure", "sys"]),
     ("control", &["worker", "failure", "observe", "sys"]),
-    ("cli", &["policy", "fleet"]),
+    // Both for the types of values only: what an option is parsed into.
+    ("cli", &["policy", "fleet", "sys"]),
     (
         "config",
-        &["worker", "failure", "policy", "fleet", "sys", "cli"],
+        &[
+            "worker", "failure", "policy", "fleet", "sys", "capture", "cli",
+        ],
     ),
     (
         "run",
