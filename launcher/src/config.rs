@@ -13,11 +13,7 @@ use crate::{
     failure::{Exit, Failure},
     fleet::placement::{Cpu, Pinning, Workers, auto_count, spread},
     policy::Policy,
-    sys::{
-        cpus,
-        process::{Identity, find_program},
-        runtime::Name,
-    },
+    sys::{cpus, identity::Identity, program::find_program, runtime::Name},
     worker::WorkerId,
 };
 

@@ -6,24 +6,24 @@ use std::{
 };
 
 use tokio::{sync::oneshot, time::Instant};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
-use super::{fleet_log, strangers};
+use super::fleet_log;
 use crate::{
-    capture::{Capture, Sighting},
+    capture::Capture,
     config::Plan,
     control::{
         protocol::{Request, Response},
         server::Call,
     },
     failure::{Exit, Failure},
-    fleet::{Effect, Event, ExitStatus, Fleet, Notice, Outcome, Settings, State, StopMode, View},
+    fleet::{Effect, Event, Fleet, Notice, Outcome, Settings, State, StopMode, View},
     output::Output,
     steer::Steering,
     sys::{
         cgroup::{FleetCgroup, WorkerCgroup},
-        listeners::{self, Protocol},
-        process::{self, Launch, Process},
+        process::{self, Launch},
+        program::find_program,
     },
     worker::WorkerId,
 };
@@ -40,30 +40,31 @@ pub(super) struct Launcher {
     pub(super) started: Instant,
     /// RFC 3339.
     pub(super) started_at: String,
-    capture: Capture,
-    output: Output,
+    pub(super) capture: Capture,
+    pub(super) output: Output,
     cgroup: FleetCgroup,
     /// Who waits for the end.
     stop_calls: Vec<oneshot::Sender<Response>>,
     /// Why the fleet was told to give up, in full.
     fatal: Option<Failure>,
     /// The last failure's worker and its last lines.
-    last_words: Option<(WorkerId, Vec<String>)>,
+    pub(super) last_words: Option<(WorkerId, Vec<String>)>,
     outcome: Option<Outcome>,
     /// Whether the startup line was printed.
     announced: bool,
-    events_lost: u64,
+    pub(super) events_lost: u64,
 }
 
 /// A worker's handles.
 pub(super) struct Running {
     pub(super) cgroup: WorkerCgroup,
-    pub(super) process: Option<Process>,
+    /// Its main process; `None` when that could not be started.
+    pub(super) pid: Option<u32>,
     pub(super) started: Instant,
     /// Whether its main process has ended.
-    ended: bool,
+    pub(super) ended: bool,
     /// The address it could not have, if it met one.
-    taken: Option<Failure>,
+    pub(super) taken: Option<Failure>,
 }
 
 impl Launcher {
@@ -152,35 +153,27 @@ impl Launcher {
             .map_err(|error| format!("creating its cgroup failed: {error}"))?;
         self.capture.watch(worker, &cgroup);
         let started = self.launch(worker, &cgroup);
-        if started.is_err() {
-            // A child that could not be given a handle may be in there.
-            cgroup.kill();
+        if let Ok(pid) = started {
+            debug!("worker {worker} is pid {pid}");
         }
-        let (process, result) = match started {
-            Ok(process) => {
-                debug!("worker {worker} is pid {}", process.pid);
-                (Some(process), Ok(()))
-            }
-            Err(reason) => (None, Err(reason)),
-        };
         let running = Running {
             cgroup,
-            process,
+            pid: started.as_ref().ok().copied(),
             started: Instant::now(),
             ended: false,
             taken: None,
         };
         self.running.insert(worker, running);
-        result
+        started.map(|_| ())
     }
 
-    fn launch(&mut self, worker: WorkerId, cgroup: &WorkerCgroup) -> Result<Process, String> {
+    fn launch(&mut self, worker: WorkerId, cgroup: &WorkerCgroup) -> Result<u32, String> {
         let environment = self.plan.environment(worker, std::env::vars_os());
         let path = environment.iter().find(|(name, _)| name == "PATH");
         let path = path.map(|(_, value)| value.as_os_str());
         let arguments = self.plan.arguments(worker);
         let program = arguments.first().ok_or("the command is empty")?;
-        let program = process::find_program(program, path)
+        let program = find_program(program, path)
             .map_err(|failure| format!("{}: {}", failure.what, failure.why))?;
         let (stdout, stderr) = self
             .output
@@ -215,157 +208,10 @@ impl Launcher {
     }
 
     /// Going on would be wrong: remembers why, for the end.
-    fn fail(&mut self, failure: Failure) -> Event {
+    pub(super) fn fail(&mut self, failure: Failure) -> Event {
         let reason = format!("{}: {}", failure.what, failure.why);
         self.fatal.get_or_insert(failure);
         Event::Fatal { reason }
-    }
-
-    /// Children have ended: workers, the output process, or orphans of workers.
-    pub(super) fn on_children(&mut self) {
-        let ended = process::reap();
-        // A worker's tree can empty without its main process being the last to go.
-        for child in &ended {
-            if child.pid == self.output.pid() {
-                warn!("the output process was killed; starting another");
-                if let Err(error) = self.output.restart() {
-                    error!("the output process could not be restarted: {error}");
-                }
-            }
-        }
-        for child in ended {
-            let main = |running: &Running| {
-                !running.ended
-                    && running
-                        .process
-                        .as_ref()
-                        .is_some_and(|process| process.pid == child.pid)
-            };
-            let Some((&worker, running)) =
-                self.running.iter_mut().find(|(_, running)| main(running))
-            else {
-                continue;
-            };
-            running.ended = true;
-            let taken = running.taken.clone();
-            let emptied = !running.cgroup.populated();
-            let status = match child.status {
-                Ok(code) => ExitStatus::Code(code),
-                Err(signal) => ExitStatus::Signal(signal),
-            };
-            let was_ready = self.is_ready(worker);
-            if !was_ready && !self.fleet.is_stopping() {
-                self.last_words = Some((worker, self.output.tail(worker)));
-            }
-            if emptied {
-                self.feed(Event::Emptied { worker });
-            }
-            self.feed(Event::Exited { worker, status });
-            if let Some(failure) = taken.filter(|_| !was_ready) {
-                let event = self.fail(failure);
-                self.feed(event);
-            }
-        }
-        let emptied: Vec<WorkerId> = self
-            .running
-            .iter()
-            .filter(|(_, running)| running.ended && !running.cgroup.populated())
-            .map(|(&worker, _)| worker)
-            .collect();
-        for worker in emptied {
-            self.feed(Event::Emptied { worker });
-        }
-    }
-
-    /// The capture programs have reported something.
-    pub(super) fn on_captured(&mut self) {
-        let running = &self.running;
-        match self
-            .capture
-            .read(|worker| running.get(&worker).map(|running| &running.cgroup))
-        {
-            Ok(sightings) => self.see(sightings),
-            Err(error) => warn!("a worker's listening sockets may go unnoticed: {error}"),
-        }
-    }
-
-    /// The capture programs have logged something.
-    pub(super) fn on_logged(&mut self) {
-        self.capture.flush_log();
-    }
-
-    fn see(&mut self, sightings: Vec<Sighting>) {
-        for sighting in sightings {
-            match sighting {
-                Sighting::Member {
-                    worker,
-                    cookie,
-                    endpoint,
-                    socket,
-                } => {
-                    let first = !self
-                        .steering
-                        .groups()
-                        .iter()
-                        .any(|group| group.endpoint == endpoint && group.members > 0);
-                    debug!("worker {worker} listens on {endpoint}");
-                    if let Err(failure) = self.steering.adopt(worker, cookie, &endpoint, socket) {
-                        let event = self.fail(failure);
-                        self.feed(event);
-                        continue;
-                    }
-                    self.feed(Event::Listening { worker });
-                    if first && let Some(failure) = strangers::beside(self, &endpoint) {
-                        let event = self.fail(failure);
-                        self.feed(event);
-                    }
-                }
-                Sighting::Taken {
-                    worker,
-                    protocol,
-                    address,
-                } => {
-                    let failure = strangers::at(self, protocol, address);
-                    warn!("worker {worker}: {}: {}", failure.what, failure.why);
-                    if let Some(running) = self.running.get_mut(&worker) {
-                        running.taken = Some(failure);
-                    }
-                }
-                Sighting::Mptcp { worker } => warn!(
-                    "worker {worker} listens on an MPTCP socket, which the kernel can't share or steer: \
-                     turn MPTCP off in the server (Go: GODEBUG=multipathtcp=0; or sysctl net.mptcp.enabled=0)"
-                ),
-            }
-        }
-    }
-
-    /// Looks at what no event tells.
-    pub(super) fn keep_house(&mut self) {
-        let running = &self.running;
-        let sightings = self
-            .capture
-            .sweep(|worker| running.get(&worker).map(|running| &running.cgroup));
-        self.see(sightings);
-        let lists = [Protocol::Tcp, Protocol::Udp].map(listeners::list);
-        if let [Ok(tcp), Ok(udp)] = lists {
-            let alive = |cookie| {
-                tcp.iter()
-                    .chain(&udp)
-                    .any(|listener| listener.cookie == cookie)
-            };
-            if let Err(failure) = self.steering.forget_closed(alive) {
-                let event = self.fail(failure);
-                self.feed(event);
-            }
-        }
-        let lost = self.capture.lost();
-        if lost > self.events_lost {
-            warn!(
-                "{} capture events were lost: a worker's socket may get no connections",
-                lost - self.events_lost
-            );
-            self.events_lost = lost;
-        }
     }
 
     /// A control client asks for something.
@@ -387,7 +233,7 @@ impl Launcher {
         self.steering.close_copies();
     }
 
-    fn is_ready(&self, worker: WorkerId) -> bool {
+    pub(super) fn is_ready(&self, worker: WorkerId) -> bool {
         let ready = |view: &View| view.worker == worker && view.state == State::Ready;
         self.fleet.views().iter().any(ready)
     }

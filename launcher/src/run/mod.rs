@@ -8,9 +8,11 @@
 //!   deadline ┘
 //! ```
 
+mod children;
 mod fleet_log;
 mod launcher;
 mod snapshot;
+mod sockets;
 mod strangers;
 
 use std::{
@@ -36,7 +38,8 @@ use crate::{
     output::Output,
     steer::Steering,
     sys::{
-        cgroup::{FleetCgroup, Hierarchy},
+        cgroup::FleetCgroup,
+        hierarchy::Hierarchy,
         process,
         readable::Readable,
         runtime::{Lock, Name, RuntimeDir, State},

@@ -63,7 +63,6 @@ impl Launcher {
     fn worker(&self, view: &View, queues: &HashMap<u64, u32>) -> WorkerStatus {
         let worker = view.worker;
         let running = self.running.get(&worker);
-        let process = running.and_then(|running| running.process.as_ref());
         let accept_queue = self
             .steering
             .cookies(worker)
@@ -74,7 +73,7 @@ impl Launcher {
         WorkerStatus {
             slot: worker.slot,
             generation: worker.generation,
-            pid: process.map(|process| process.pid),
+            pid: running.and_then(|running| running.pid),
             state: view.state.to_string(),
             cpus: self
                 .plan

@@ -8,142 +8,20 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     os::{
-        fd::{AsRawFd as _, OwnedFd},
+        fd::{AsFd as _, OwnedFd},
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
-use rustix::{
-    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen},
-    process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::{
-    failure::{Exit, Failure},
-    worker::WorkerId,
-};
-
-/// Where the cgroup v2 hierarchy can be reached.
-#[derive(Debug)]
-pub struct Hierarchy {
-    root: PathBuf,
-    /// Our own cgroup, relative to `root`.
-    own: PathBuf,
-    /// A mount that nobody else sees, when the machine has mounted none.
-    _private: Option<OwnedFd>,
-}
-
-impl Hierarchy {
-    /// Finds the cgroup v2 mount (unified or hybrid), or makes one that only this process sees.
-    ///
-    /// # Errors
-    /// When there is none and none can be mounted.
-    pub fn find() -> Result<Self, Failure> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let own = own
-            .lines()
-            .find_map(|line| line.strip_prefix("0::/"))
-            .unwrap_or_default();
-        if let Some((root, mount)) = mounts.lines().find_map(cgroup2_mount) {
-            // In a cgroup namespace the path can lie outside of what is mounted; then the mount's
-            // root is the best place we can reach.
-            let own = Path::new("/").join(own);
-            let own = own.strip_prefix(root).unwrap_or(Path::new(""));
-            let own = if own.starts_with("..") {
-                Path::new("")
-            } else {
-                own
-            };
-            return Ok(Self {
-                root: mount,
-                own: own.to_owned(),
-                _private: None,
-            });
-        }
-        let mount = mount_privately().map_err(|error| {
-            Failure::new(
-                "cannot capture sockets",
-                format_args!("no cgroup v2 hierarchy is mounted, and mounting one failed: {error}"),
-                "mount -t cgroup2 none /sys/fs/cgroup/unified, or run with CAP_SYS_ADMIN",
-            )
-            .exit(Exit::Unavailable)
-        })?;
-        Ok(Self {
-            // A detached mount has no path of its own; this one works in this process.
-            root: PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())),
-            own: PathBuf::from(own),
-            _private: Some(mount),
-        })
-    }
-
-    /// Where the fleet of this name lives, relative to the hierarchy's root: what a later launcher
-    /// needs to find it again.
-    #[must_use]
-    pub fn fleet_path(&self, name: &str) -> PathBuf {
-        self.own.join(format!("reuseport-launch.{name}"))
-    }
-
-    /// Creates the fleet's directory.
-    ///
-    /// # Errors
-    /// When the hierarchy is read-only or we may not write there.
-    pub fn create_fleet(&self, name: &str) -> Result<FleetCgroup, Failure> {
-        let path = self.root.join(self.fleet_path(name));
-        match fs::create_dir(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => {
-                return Err(Failure::new(
-                    "cannot capture sockets",
-                    format_args!("creating the cgroup {} failed: {error}", path.display()),
-                    "run as root, or delegate this cgroup (systemd: Delegate=yes; containers: a writable cgroup mount)",
-                )
-                .exit(Exit::Unavailable));
-            }
-        }
-        Ok(FleetCgroup { path })
-    }
-
-    /// A fleet that an earlier launcher left at this path, if it is still there.
-    #[must_use]
-    pub fn left_behind(&self, path: &Path) -> Option<FleetCgroup> {
-        let path = self.root.join(path);
-        path.is_dir().then_some(FleetCgroup { path })
-    }
-}
-
-/// The mount's root and mount point, if this line of `/proc/self/mountinfo` is a cgroup v2 mount
-/// (proc(5): the type follows the separator `-`).
-fn cgroup2_mount(line: &str) -> Option<(&Path, PathBuf)> {
-    let (mount, details) = line.split_once(" - ")?;
-    if details.split(' ').next() != Some("cgroup2") {
-        return None;
-    }
-    let mut fields = mount.split(' ').skip(3);
-    let root = fields.next()?;
-    // Space, tab, newline and backslash are written as octal escapes.
-    let point = fields.next()?.replace("\\040", " ");
-    Some((Path::new(root), PathBuf::from(point)))
-}
-
-fn mount_privately() -> io::Result<OwnedFd> {
-    let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(&context)?;
-    Ok(fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC,
-    )?)
-}
+use crate::worker::WorkerId;
 
 /// The fleet's cgroup.
 #[derive(Debug)]
@@ -152,6 +30,10 @@ pub struct FleetCgroup {
 }
 
 impl FleetCgroup {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     /// The directory, to attach programs to.
     ///
     /// # Errors
@@ -287,7 +169,7 @@ impl WorkerCgroup {
     /// Waits until no process is left, at most for `timeout`; returns whether that is so.
     #[must_use]
     pub fn wait_until_empty(&self, timeout: Duration) -> bool {
-        let deadline = std::time::Instant::now() + timeout;
+        let deadline = Instant::now() + timeout;
         let Ok(events) = File::open(self.path.join("cgroup.events")) else {
             return true;
         };
@@ -299,15 +181,12 @@ impl WorkerCgroup {
             if read.is_err() || text.lines().any(|line| line == "populated 0") {
                 return true;
             }
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            let mut fds = [PollFd::new(
-                std::os::fd::AsFd::as_fd(&events),
-                PollFlags::POLLPRI,
-            )];
+            let mut fds = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
             if !matches!(poll(&mut fds, timeout), Ok(_) | Err(Errno::EINTR)) {
                 return false;
             }
@@ -396,33 +275,4 @@ pub fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
         .and_then(rustix::process::Pid::from_raw)
         .ok_or(io::ErrorKind::InvalidInput)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hybrid_mount_is_found() {
-        let line = "42 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 none rw";
-        assert_eq!(
-            cgroup2_mount(line),
-            Some((Path::new("/"), PathBuf::from("/sys/fs/cgroup/unified")))
-        );
-    }
-
-    #[test]
-    fn a_version_1_mount_is_not_taken_for_it() {
-        let line = "42 31 0:38 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu";
-        assert_eq!(cgroup2_mount(line), None);
-    }
-
-    #[test]
-    fn a_mount_point_with_a_space_is_unescaped() {
-        let line = "42 31 0:38 /a /mnt/my\\040cgroups rw - cgroup2 none rw";
-        assert_eq!(
-            cgroup2_mount(line),
-            Some((Path::new("/a"), PathBuf::from("/mnt/my cgroups")))
-        );
-    }
 }

@@ -2,8 +2,11 @@
 
 pub mod cgroup;
 pub mod cpus;
+pub mod hierarchy;
+pub mod identity;
 pub mod listeners;
 pub mod privilege;
 pub mod process;
+pub mod program;
 pub mod readable;
 pub mod runtime;

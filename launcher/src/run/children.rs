@@ -1,0 +1,62 @@
+//! What the end of a child process means to the fleet.
+
+use tracing::{error, warn};
+
+use super::launcher::{Launcher, Running};
+use crate::{
+    fleet::{Event, ExitStatus},
+    sys::process,
+    worker::WorkerId,
+};
+
+impl Launcher {
+    /// Children have ended: workers, the output process, or orphans of workers.
+    pub(super) fn on_children(&mut self) {
+        let ended = process::reap();
+        // A worker's tree can empty without its main process being the last to go.
+        for child in &ended {
+            if child.pid == self.output.pid() {
+                warn!("the output process was killed; starting another");
+                if let Err(error) = self.output.restart() {
+                    error!("the output process could not be restarted: {error}");
+                }
+            }
+        }
+        for child in ended {
+            let main = |running: &Running| !running.ended && running.pid == Some(child.pid);
+            let Some((&worker, running)) =
+                self.running.iter_mut().find(|(_, running)| main(running))
+            else {
+                continue;
+            };
+            running.ended = true;
+            let taken = running.taken.clone();
+            let emptied = !running.cgroup.populated();
+            let status = match child.status {
+                Ok(code) => ExitStatus::Code(code),
+                Err(signal) => ExitStatus::Signal(signal),
+            };
+            let was_ready = self.is_ready(worker);
+            if !was_ready && !self.fleet.is_stopping() {
+                self.last_words = Some((worker, self.output.tail(worker)));
+            }
+            if emptied {
+                self.feed(Event::Emptied { worker });
+            }
+            self.feed(Event::Exited { worker, status });
+            if let Some(failure) = taken.filter(|_| !was_ready) {
+                let event = self.fail(failure);
+                self.feed(event);
+            }
+        }
+        let emptied: Vec<WorkerId> = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.ended && !running.cgroup.populated())
+            .map(|(&worker, _)| worker)
+            .collect();
+        for worker in emptied {
+            self.feed(Event::Emptied { worker });
+        }
+    }
+}
