@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Rlimit;
 use tokio::{sync::oneshot, time::Instant};
 use tracing::{debug, info, warn};
 
@@ -43,6 +44,7 @@ pub(super) struct Launcher {
     pub(super) capture: Capture,
     pub(super) output: Output,
     cgroup: FleetCgroup,
+    file_limit: Rlimit,
     /// Who waits for the end.
     stop_calls: Vec<oneshot::Sender<Response>>,
     /// Why the fleet was told to give up, in full.
@@ -93,6 +95,7 @@ impl Launcher {
             capture,
             output,
             cgroup,
+            file_limit: process::raise_file_limit(),
             stop_calls: Vec::new(),
             fatal: None,
             last_words: None,
@@ -187,6 +190,7 @@ impl Launcher {
             cgroup,
             cpus: cpus.as_deref(),
             identity: self.plan.identity.as_ref(),
+            file_limit: self.file_limit,
             stdout,
             stderr,
         })

@@ -13,7 +13,10 @@ use nix::{
     sys::wait::{WaitPidFlag, WaitStatus, waitpid},
     unistd::Pid,
 };
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    thread::{CpuSet, sched_setaffinity},
+};
 
 use super::{cgroup::WorkerCgroup, identity::Identity};
 
@@ -32,6 +35,8 @@ pub struct Launch<'a> {
     pub cpus: Option<&'a [u32]>,
     /// Who it runs as; like us when `None`.
     pub identity: Option<&'a Identity>,
+    /// How many files it may open: what we were given, from [`raise_file_limit`].
+    pub file_limit: Rlimit,
     /// Its standard output.
     pub stdout: OwnedFd,
     /// Its standard error.
@@ -39,8 +44,9 @@ pub struct Launch<'a> {
 }
 
 /// The steps between fork and exec, in order; what a child reports when one fails.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "joining its cgroup",
+    "setting its file limit",
     "setting its CPUs",
     "setting its groups",
     "setting its user",
@@ -59,6 +65,7 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
         cgroup,
         cpus,
         identity,
+        file_limit,
         stdout,
         stderr,
     } = launch;
@@ -88,6 +95,7 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
     let prepare = move || {
         let steps: [&dyn Fn() -> io::Result<()>; STEPS.len()] = [
             &|| (&procs).write_all(b"0"),
+            &|| Ok(setrlimit(Resource::Nofile, file_limit)?),
             &|| {
                 cpus.as_ref()
                     .map_or(Ok(()), |set| Ok(sched_setaffinity(None, set)?))
@@ -104,7 +112,7 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
         Ok(())
     };
     // SAFETY: between fork and exec only async-signal-safe calls are made: the closure does
-    // nothing but plain system calls (write, sched_setaffinity, setgroups, setresgid, setresuid),
+    // nothing but plain system calls (write, setrlimit, sched_setaffinity, setgroups, setresgid, setresuid),
     // on memory that was allocated before the fork. We are single-threaded besides, and nix makes
     // the raw calls (glibc's set*id would signal other threads, of which there are none).
     unsafe { command.pre_exec(prepare) };
@@ -127,6 +135,20 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
             ))
         }
     }
+}
+
+/// Raises our own limit of open files as far as it goes, because each worker costs us a handful of
+/// them, and returns what it was, which is what the workers get.
+#[must_use]
+pub fn raise_file_limit() -> Rlimit {
+    let given = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: given.maximum,
+        ..given
+    };
+    // If it is refused, the given limit may still do; a spawn that fails for it says so.
+    let _ = setrlimit(Resource::Nofile, raised);
+    given
 }
 
 /// A child that has ended.
