@@ -3,6 +3,7 @@
 //! A member joins its group's socket array when it is adopted, and takes connections when its
 //! worker is in the ready set: then the group gets a new table.
 
+mod group;
 mod program;
 
 use std::{
@@ -12,10 +13,13 @@ use std::{
 
 use launcher_common::MEMBERS_MAX;
 
-use self::program::Program;
+use self::{
+    group::{Group, Member},
+    program::Program,
+};
 use crate::{
     failure::Failure,
-    policy::{Policy, Weighted, compile},
+    policy::Policy,
     sys::{
         listeners::{Endpoint, Protocol},
         privilege::ebpf_failure,
@@ -34,27 +38,6 @@ pub struct Steering {
     /// For the first group; loaded at the start, so that what the kernel lacks is known before a
     /// worker runs.
     spare: Option<Program>,
-}
-
-#[derive(Debug)]
-struct Group {
-    /// `None` under the policy `kernel`.
-    program: Option<Program>,
-    members: BTreeMap<u16, Member>,
-    /// One more than the highest index that a member ever had.
-    places: u16,
-    /// What the table in force was compiled from.
-    installed: Vec<Weighted>,
-    /// Copies of members' sockets through which the program is yet to be attached.
-    unattached: Vec<OwnedFd>,
-}
-
-#[derive(Debug)]
-struct Member {
-    worker: WorkerId,
-    cookie: u64,
-    /// What its place in the socket array had been sent before it came.
-    before: u64,
 }
 
 /// A group, for status.
@@ -108,13 +91,11 @@ impl Steering {
         policy: Option<Policy>,
         protocol: Protocol,
     ) -> Option<launcher_common::Policy> {
-        match (policy, protocol) {
-            (Some(Policy::Kernel), _) => None,
-            (Some(Policy::RoundRobin), _) | (None, Protocol::Tcp) => {
-                Some(launcher_common::Policy::RoundRobin)
-            }
-            (Some(Policy::Hash), _) | (None, Protocol::Udp) => Some(launcher_common::Policy::Hash),
-        }
+        let default = match protocol {
+            Protocol::Tcp => Policy::RoundRobin,
+            Protocol::Udp => Policy::Hash,
+        };
+        policy.unwrap_or(default).index_function()
     }
 
     /// Makes a worker's socket a member of its group, which is created if it is the first. The
@@ -308,65 +289,4 @@ impl Steering {
             .filter_map(|group| group.program.as_ref());
         groups.chain(&self.spare).next().map(Program::migrates)
     }
-}
-
-impl Group {
-    /// Brings the table in line with the ready workers, and the program to the group.
-    fn steer(
-        &mut self,
-        endpoint: &Endpoint,
-        policy: Option<launcher_common::Policy>,
-        ready: &[WorkerId],
-    ) -> Result<(), Failure> {
-        let (Some(program), Some(policy)) = (&mut self.program, policy) else {
-            return Ok(());
-        };
-        let wanted = weigh(&self.members, ready);
-        let failed = |error: &(dyn std::error::Error + 'static)| {
-            ebpf_failure(format!("cannot steer {endpoint}"), error)
-        };
-        if wanted != self.installed {
-            program
-                .install(&compile(policy, &wanted))
-                .map_err(|error| failed(&error))?;
-            self.installed = wanted;
-        }
-        // With an empty table the program refuses connections, so it must not be attached before
-        // there is somebody to steer to. It is attached through every new member, not once,
-        // because the kernel forgets it whenever the group's last socket closes.
-        if !self.installed.is_empty() {
-            for socket in self.unattached.drain(..) {
-                program.attach(&socket).map_err(|error| failed(&error))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn sent_to(&self, index: u16, member: &Member) -> u64 {
-        let sent = self
-            .program
-            .as_ref()
-            .map_or(0, |program| program.sent_to(index));
-        sent.saturating_sub(member.before)
-    }
-}
-
-/// The ready workers' members, with the identities by which `hash` keeps flows in place: a worker's
-/// slot and the number of the socket among its sockets, which a restart does not change.
-fn weigh(members: &BTreeMap<u16, Member>, ready: &[WorkerId]) -> Vec<Weighted> {
-    let mut sockets: HashMap<WorkerId, u64> = HashMap::new();
-    let mut weighted = Vec::new();
-    for (&index, member) in members {
-        if !ready.contains(&member.worker) {
-            continue;
-        }
-        let number = sockets.entry(member.worker).or_default();
-        weighted.push(Weighted {
-            member: index,
-            weight: 1,
-            identity: u64::from(member.worker.slot) << 16 | *number,
-        });
-        *number += 1;
-    }
-    weighted
 }

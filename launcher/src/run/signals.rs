@@ -1,0 +1,91 @@
+//! The signals that the launcher handles, and what they mean.
+
+use std::{future::poll_fn, io, task::Poll};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use super::launcher::Launcher;
+use crate::{
+    fleet::{Event, StopMode},
+    sys::process,
+};
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// A child has ended.
+    Reap,
+    /// TERM.
+    Stop,
+    /// INT: the second one means now.
+    Interrupt,
+    /// QUIT.
+    StopNow,
+    /// HUP.
+    HangUp,
+    /// A signal that other process managers act on and this one does not.
+    Unused(&'static str),
+}
+
+/// The signals that the launcher handles.
+pub(super) struct Signals {
+    all: Vec<(Signal, Request)>,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        let handled = [
+            (SignalKind::child(), Request::Reap),
+            (SignalKind::terminate(), Request::Stop),
+            (SignalKind::interrupt(), Request::Interrupt),
+            (SignalKind::quit(), Request::StopNow),
+            (SignalKind::hangup(), Request::HangUp),
+            (SignalKind::user_defined1(), Request::Unused("USR1")),
+            (SignalKind::user_defined2(), Request::Unused("USR2")),
+        ];
+        let all = handled
+            .into_iter()
+            .map(|(kind, request)| Ok((signal(kind)?, request)))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { all })
+    }
+
+    pub(super) async fn next(&mut self) -> Request {
+        poll_fn(|context| {
+            for (signal, request) in &mut self.all {
+                if signal.poll_recv(context).is_ready() {
+                    return Poll::Ready(*request);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Launcher {
+    pub(super) fn on_signal(&mut self, request: Request) {
+        match request {
+            Request::Reap => self.on_children(),
+            Request::Stop => self.stop(StopMode::Graceful, "TERM"),
+            Request::Interrupt if self.is_stopping() => self.stop(StopMode::Now, "a second INT"),
+            Request::Interrupt => self.stop(StopMode::Graceful, "INT"),
+            Request::StopNow => self.stop(StopMode::Now, "QUIT"),
+            // The terminal is gone, and with it whoever started us by hand.
+            Request::HangUp if process::is_terminal(&io::stdin()) => {
+                self.stop(StopMode::Graceful, "the terminal's hang-up");
+            }
+            Request::HangUp => warn!("HUP is ignored: this version has no reload"),
+            Request::Unused(name) => warn!("{name} is ignored: it has no meaning in this version"),
+        }
+    }
+
+    fn stop(&mut self, mode: StopMode, why: &str) {
+        match mode {
+            StopMode::Graceful => info!("stopping, because of {why}"),
+            StopMode::Now => info!("killing the workers, because of {why}"),
+        }
+        self.feed(Event::Stop(mode));
+    }
+}
