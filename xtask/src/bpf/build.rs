@@ -15,14 +15,20 @@ use crate::process::run;
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// How the programs are compiled. `v3` has atomics that return a value; map definitions are read
-/// from BTF, which is made from debug information.
-pub(super) const FLAGS: [&str; 4] = [
+/// How the programs are compiled. `v3` has atomics that return a value. Map definitions are read
+/// from BTF, which is made from debug information. The verifier's messages quote source lines from
+/// BTF; LLVM takes those that are not embedded from the disk, if it finds them there.
+pub(super) const FLAGS: [&str; 6] = [
     "-Dwarnings",
     "-Ctarget-cpu=v3",
     "-Cdebuginfo=2",
+    "-Zdwarf-version=5",
+    "-Zembed-source=yes",
     "-Clink-arg=--btf",
 ];
+
+/// What this machine's paths become: a place where no file can be, so that LLVM finds none on any.
+const NOWHERE: &str = "/dev/null";
 
 /// The objects, by name.
 pub(super) type Objects = BTreeMap<String, Vec<u8>>;
@@ -129,14 +135,13 @@ fn flags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
     let mut remap = |from: &Path, to: &str| {
         let mut flag = OsString::from("--remap-path-prefix=");
         flag.push(from);
-        flag.push("=");
-        flag.push(to);
+        flag.push(format!("={NOWHERE}/{to}"));
         flags.push(flag);
     };
-    remap(root, "/src");
-    remap(&toolchain.library, "/rust");
+    remap(root, "workspace");
+    remap(&toolchain.library, "rust");
     if let Ok(library) = toolchain.library.canonicalize() {
-        remap(&library, "/rust");
+        remap(&library, "rust");
     }
     let home = env::var_os("CARGO_HOME")
         .map(Into::into)
@@ -147,7 +152,7 @@ fn flags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
         .with_context(|| format!("cannot read {}", registries.display()))?;
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot read {}", registries.display()))?;
-        remap(&entry.path(), "/cargo");
+        remap(&entry.path(), "cargo");
     }
     Ok(flags.join("\x1f".as_ref()))
 }
