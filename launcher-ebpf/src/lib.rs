@@ -27,7 +27,10 @@ pub unsafe fn fetch_add(value: *mut u64, n: u64) -> u64 {
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     // SAFETY: not an assumption but a demand: the verifier rejects any program in which this is
     // reachable, because it has no way out.
-    #[expect(clippy::empty_loop, reason = "there is nothing to do in a place that can't be reached")]
+    #[expect(
+        clippy::empty_loop,
+        reason = "there is nothing to do in a place that can't be reached"
+    )]
     loop {}
 }
 

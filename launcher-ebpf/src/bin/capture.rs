@@ -221,7 +221,14 @@ fn bound(ctx: &SockContext, family: u32, address: [u32; 4]) -> i32 {
                 (*sk).src_port,
             )
         };
-        emit(EventKind::Bound, cookie, family, protocol, port as u16, address);
+        emit(
+            EventKind::Bound,
+            cookie,
+            family,
+            protocol,
+            port as u16,
+            address,
+        );
     }
     ALLOW
 }
