@@ -1,0 +1,59 @@
+//! The fleet's cgroup, seen from outside: what is in it, and how to get rid of it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::eventually;
+
+/// Where the fleet of this name has its directory. `None`: no cgroup v2 hierarchy is mounted.
+#[must_use]
+pub fn of_fleet(name: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mount = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find(|fields| fields.get(2) == Some(&"cgroup2"))
+        .and_then(|fields| fields.get(1).map(PathBuf::from))?;
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(mount.join(own).join(format!("reuseport-launch.{name}")))
+}
+
+/// The processes in a cgroup and below.
+#[must_use]
+pub fn processes(dir: &Path) -> Vec<u32> {
+    let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let own = list.lines().filter_map(|pid| pid.parse().ok());
+    own.chain(below(dir).iter().flat_map(|dir| processes(dir)))
+        .collect()
+}
+
+/// Kills what is in a cgroup and removes it.
+pub(crate) fn remove(dir: &Path) {
+    if !dir.exists() {
+        return;
+    }
+    // Both fail when it is just being removed by the launcher, which is as good.
+    let _ = fs::write(dir.join("cgroup.kill"), "1");
+    eventually("a killed cgroup to become empty", || {
+        processes(dir).is_empty().then_some(())
+    });
+    remove_dir(dir);
+}
+
+fn remove_dir(dir: &Path) {
+    for child in below(dir) {
+        remove_dir(&child);
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+fn below(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
+}

@@ -1,0 +1,79 @@
+//! Load: HTTP requests, one after another, each on a connection of its own, from the calling
+//! thread's network namespace.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// How long a client waits for anything.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An HTTP response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// Its status code.
+    pub status: u16,
+    /// Its body; what is not UTF-8 is replaced.
+    pub body: String,
+}
+
+/// Parses an address that a test names.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+#[track_caller]
+pub fn address(text: &str) -> SocketAddr {
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// Sends `GET /` on a new connection.
+///
+/// # Errors
+/// Those of the connection, and `InvalidData` for what is not a response.
+pub fn get(to: SocketAddr) -> io::Result<Response> {
+    request(TcpStream::connect_timeout(&to, TIMEOUT)?)
+}
+
+/// Sends `GET /` on this connection, and reads until the server closes it.
+///
+/// # Errors
+/// As for [`get`].
+pub fn request(mut connection: TcpStream) -> io::Result<Response> {
+    connection.set_read_timeout(Some(TIMEOUT))?;
+    connection.set_write_timeout(Some(TIMEOUT))?;
+    connection.write_all(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")?;
+    let mut bytes = Vec::new();
+    connection.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let parse = || {
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some(Response {
+            status,
+            body: body.to_owned(),
+        })
+    };
+    parse().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {text:?}")))
+}
+
+/// Sends `count` requests one after another and counts the bodies of the answers: who has answered,
+/// when the server answers with a name of its own.
+///
+/// # Panics
+/// When one fails, or is not answered with 200.
+#[track_caller]
+pub fn spread(to: SocketAddr, count: usize) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for number in 1..=count {
+        match get(to) {
+            Ok(Response { status: 200, body }) => *counts.entry(body).or_default() += 1,
+            other => panic!("request {number} of {count} to {to}: {other:?}"),
+        }
+    }
+    counts
+}

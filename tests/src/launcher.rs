@@ -1,0 +1,276 @@
+//! The launcher as its users run it: built once, started with a name and a runtime directory that
+//! nobody else has.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::{
+    cgroup, eventually,
+    process::{Finished, Process},
+    status::Status,
+};
+
+/// The environment variables that would change what the launcher does.
+const OUR_VARIABLES: [&str; 6] = [
+    "GODEBUG",
+    "LISTEN_FDS",
+    "NOTIFY_SOCKET",
+    "NO_COLOR",
+    "RUST_LOG",
+    "WEB_CONCURRENCY",
+];
+
+/// The binary, built by the cargo that runs this test, with the same profile.
+///
+/// # Panics
+/// When it can't be built.
+pub fn binary() -> &'static Path {
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(build);
+    &BINARY
+}
+
+fn build() -> PathBuf {
+    // TARGET/PROFILE/deps/TEST-HASH
+    let test = env::current_exe().expect("/proc is mounted");
+    let profile_dir = test.ancestors().nth(2).expect("cargo's layout").to_owned();
+    let target_dir = profile_dir.parent().expect("cargo's layout");
+    let profile = match profile_dir.file_name().and_then(OsStr::to_str) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args([
+            "build",
+            "--quiet",
+            "-p",
+            "reuseport-launch",
+            "--bin",
+            "reuseport-launch",
+        ])
+        .args(["--profile", profile])
+        .arg("--manifest-path")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target_dir)
+        .status()
+        .expect("cargo runs this test, so it can be run");
+    assert!(built.success(), "the launcher does not build");
+    profile_dir.join("reuseport-launch")
+}
+
+/// A name and a runtime directory: what successive launchers of one fleet have in common.
+/// Dropping it kills whatever is left of the fleet.
+#[derive(Debug)]
+pub struct Site {
+    name: String,
+    runtime_dir: TempDir,
+}
+
+impl Site {
+    /// A name that no other launcher on this machine has.
+    ///
+    /// # Panics
+    /// When no directory can be made.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self {
+            name: format!("test-{}-{number}", process::id()),
+            runtime_dir: tempfile::tempdir().expect("a temporary directory"),
+        })
+    }
+
+    /// The launcher's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its socket and state are.
+    #[must_use]
+    pub fn runtime_dir(&self) -> &Path {
+        self.runtime_dir.path()
+    }
+
+    /// The fleet's cgroup directory, which may not exist (any more). `None`: no cgroup v2 is
+    /// mounted.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<PathBuf> {
+        cgroup::of_fleet(&self.name)
+    }
+
+    /// Runs another command line of the binary (`status`, `ls`, `stop` …) on this runtime
+    /// directory.
+    #[track_caller]
+    pub fn control(&self, arguments: &[&str]) -> Finished {
+        let mut command = self.command(binary().as_os_str());
+        Process::spawn(command.args(arguments)).finish()
+    }
+
+    fn command(&self, program: &OsStr) -> Command {
+        let mut command = Command::new(program);
+        for name in OUR_VARIABLES {
+            command.env_remove(name);
+        }
+        command.env("REUSEPORT_LAUNCH_RUNTIME_DIR", self.runtime_dir.path());
+        command
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if let Some(dir) = self.cgroup() {
+            cgroup::remove(&dir);
+        }
+    }
+}
+
+/// A launcher to be started: `Launch::of(servers::node(8080)).options(["--workers", "4"]).start()`.
+#[derive(Debug)]
+pub struct Launch {
+    site: Arc<Site>,
+    wrapper: Vec<OsString>,
+    options: Vec<OsString>,
+    command: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Launch {
+    /// Of this command, at a site of its own.
+    #[must_use]
+    pub fn of<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            site: Site::new(),
+            wrapper: Vec::new(),
+            options: Vec::new(),
+            command: command.into_iter().map(Into::into).collect(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// With these options, besides `--name`.
+    #[must_use]
+    pub fn options<S: Into<OsString>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
+        self.options.extend(options.into_iter().map(Into::into));
+        self
+    }
+
+    /// With this environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// With the name and the runtime directory of another one.
+    #[must_use]
+    pub fn at(mut self, site: &Arc<Site>) -> Self {
+        self.site = Arc::clone(site);
+        self
+    }
+
+    /// Through a program that in the end executes the launcher in its place (`setpriv …`), so that
+    /// its pid is the launcher's.
+    #[must_use]
+    pub fn through<S: Into<OsString>>(mut self, wrapper: impl IntoIterator<Item = S>) -> Self {
+        self.wrapper = wrapper.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Starts it, and returns at once.
+    #[must_use]
+    #[track_caller]
+    pub fn start(self) -> Launcher {
+        let Self {
+            site,
+            wrapper,
+            options,
+            command,
+            environment,
+        } = self;
+        let mut line = wrapper;
+        line.push(binary().into());
+        line.extend(["--name".into(), site.name.clone().into()]);
+        line.extend(options);
+        line.push("--".into());
+        line.extend(command);
+        let (program, arguments) = line.split_first().expect("the binary at least");
+        let mut command = site.command(program);
+        let process = Process::spawn(command.args(arguments).envs(environment));
+        Launcher { process, site }
+    }
+
+    /// Starts one that is to end by itself, and waits for that.
+    #[track_caller]
+    pub fn run(self) -> Finished {
+        let Launcher { process, site } = self.start();
+        let finished = process.finish();
+        drop(site);
+        finished
+    }
+}
+
+/// A launcher that was started. Dropping it kills it and its workers.
+#[derive(Debug)]
+pub struct Launcher {
+    /// Its process: output and signals.
+    pub process: Process,
+    /// Its name and runtime directory. After the process, so that it is dropped after it.
+    pub site: Arc<Site>,
+}
+
+impl Launcher {
+    /// Waits for the startup line, which is printed once every worker is ready, and returns it.
+    #[track_caller]
+    pub fn ready(&self) -> String {
+        self.process
+            .wait_for("the startup line", |line| line.contains(" · steer "))
+    }
+
+    /// What `status --json` prints.
+    ///
+    /// # Panics
+    /// When it fails or prints anything but one JSON object.
+    #[must_use]
+    #[track_caller]
+    pub fn status(&self) -> Status {
+        let Finished {
+            status,
+            stdout,
+            stderr,
+        } = self.site.control(&["status", self.site.name(), "--json"]);
+        assert!(status.success(), "status: {status}: {stderr}");
+        let value = serde_json::from_str(&stdout);
+        Status(value.unwrap_or_else(|error| panic!("status prints no JSON ({error}): {stdout}")))
+    }
+
+    /// Waits until the status is as `wanted`, and returns it.
+    #[track_caller]
+    pub fn status_when(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+        eventually(what, || Some(self.status()).filter(|status| wanted(status)))
+    }
+
+    /// Stops it with TERM, waits for its end and returns its exit code.
+    #[track_caller]
+    pub fn stop(mut self) -> i32 {
+        self.process.signal(Signal::SIGTERM);
+        let status = self.process.wait();
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    }
+}

@@ -1,0 +1,115 @@
+//! `status --json`, with the questions that tests ask.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// One answer of `status --json`.
+#[derive(Clone, Debug)]
+pub struct Status(pub Value);
+
+impl Status {
+    /// The groups of all ports.
+    ///
+    /// # Panics
+    /// When there is no list of them.
+    #[must_use]
+    #[track_caller]
+    pub fn groups(&self) -> &[Value] {
+        self.list("groups")
+    }
+
+    /// The only group of this port.
+    ///
+    /// # Panics
+    /// When there is none or another one.
+    #[must_use]
+    #[track_caller]
+    pub fn group(&self, port: u16) -> &Value {
+        let mut found = self.groups().iter().filter(|group| group["port"] == port);
+        match (found.next(), found.next()) {
+            (Some(group), None) => group,
+            _ => panic!("not one group of port {port}: {}", self.0),
+        }
+    }
+
+    /// A counter of the only group of this port, such as `selected_total`.
+    ///
+    /// # Panics
+    /// When it is not a number.
+    #[must_use]
+    #[track_caller]
+    pub fn counter(&self, port: u16, name: &str) -> u64 {
+        let value = &self.group(port)[name];
+        value
+            .as_u64()
+            .unwrap_or_else(|| panic!("{name} of port {port} is {value}"))
+    }
+
+    /// The workers.
+    ///
+    /// # Panics
+    /// When there is no list of them.
+    #[must_use]
+    #[track_caller]
+    pub fn workers(&self) -> &[Value] {
+        self.list("workers")
+    }
+
+    /// The only worker of this slot.
+    ///
+    /// # Panics
+    /// When there is none or another one.
+    #[must_use]
+    #[track_caller]
+    pub fn worker(&self, slot: u32) -> &Value {
+        let mut found = self
+            .workers()
+            .iter()
+            .filter(|worker| worker["slot"] == slot);
+        match (found.next(), found.next()) {
+            (Some(worker), None) => worker,
+            _ => panic!("not one worker of slot {slot}: {}", self.0),
+        }
+    }
+
+    /// The pid of a slot's worker.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    #[track_caller]
+    pub fn pid(&self, slot: u32) -> u32 {
+        let pid = self.worker(slot)["pid"]
+            .as_u64()
+            .and_then(|pid| pid.try_into().ok());
+        pid.unwrap_or_else(|| panic!("slot {slot} has no pid: {}", self.0))
+    }
+
+    /// How many connections each slot's worker was sent, as the kernel counted.
+    ///
+    /// # Panics
+    /// When that is not known.
+    #[must_use]
+    #[track_caller]
+    pub fn connections(&self) -> BTreeMap<u64, u64> {
+        let workers = self.workers().iter();
+        workers
+            .map(|worker| {
+                let number = |name: &str| {
+                    worker[name]
+                        .as_u64()
+                        .unwrap_or_else(|| panic!("{name} is no number: {worker}"))
+                };
+                (number("slot"), number("connections_total"))
+            })
+            .collect()
+    }
+
+    #[track_caller]
+    fn list(&self, name: &str) -> &[Value] {
+        self.0[name]
+            .as_array()
+            .unwrap_or_else(|| panic!("no {name}: {}", self.0))
+    }
+}
