@@ -5,6 +5,11 @@ use std::{
     collections::BTreeMap,
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -67,7 +72,7 @@ pub fn request(mut connection: TcpStream) -> io::Result<Response> {
 /// # Panics
 /// When one fails, or is not answered with 200.
 #[track_caller]
-pub fn spread(to: SocketAddr, count: usize) -> BTreeMap<String, usize> {
+pub fn spread(to: SocketAddr, count: u64) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for number in 1..=count {
         match get(to) {
@@ -76,4 +81,70 @@ pub fn spread(to: SocketAddr, count: usize) -> BTreeMap<String, usize> {
         }
     }
     counts
+}
+
+/// Requests that are sent one after another by a thread of their own until it is told to stop.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Served>>,
+}
+
+/// What came of a [`Load`].
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    /// How often each body was the answer.
+    pub answers: BTreeMap<String, u64>,
+    /// What went wrong with the other requests.
+    pub failures: Vec<String>,
+}
+
+impl Served {
+    /// How many requests were answered.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.answers.values().sum()
+    }
+}
+
+impl Load {
+    /// Starts to send requests from the calling thread's network namespace.
+    #[must_use]
+    pub fn start(to: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut served = Served::default();
+            while !asked.load(Ordering::Relaxed) {
+                match get(to) {
+                    Ok(Response { status: 200, body }) => {
+                        *served.answers.entry(body).or_default() += 1;
+                    }
+                    other => served.failures.push(format!("{other:?}")),
+                }
+            }
+            served
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// Stops it.
+    ///
+    /// # Panics
+    /// When its thread has.
+    #[must_use]
+    pub fn stop(mut self) -> Served {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("taken only here and at the end");
+        thread.join().expect("the load's thread does not panic")
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
 }

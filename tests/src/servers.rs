@@ -82,18 +82,17 @@ pub fn busybox(port: u16) -> Vec<String> {
         .into()
 }
 
-/// A script of ours, run by python.
+/// `sockets.py`: a server on the sockets that are named (`tcp,0.0.0.0,8080`; see there), which
+/// answers with its pid, and closes and opens them again on USR1 and USR2.
 #[must_use]
-pub fn script(name: &str, arguments: &[&str]) -> Vec<String> {
+pub fn sockets(specs: &[&str]) -> Vec<String> {
     let python = [
         path_of("python3"),
         "-u".to_owned(),
-        format!("{FILES}/{name}"),
+        format!("{FILES}/sockets.py"),
     ];
-    python
-        .into_iter()
-        .chain(arguments.iter().map(|argument| (*argument).to_owned()))
-        .collect()
+    let specs = specs.iter().map(|spec| (*spec).to_owned());
+    python.into_iter().chain(specs).collect()
 }
 
 /// A few lines of Python.
