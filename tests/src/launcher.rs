@@ -164,8 +164,9 @@ impl Launch {
 
     /// With these options, besides `--name`.
     #[must_use]
-    pub fn options<S: Into<OsString>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
-        self.options.extend(options.into_iter().map(Into::into));
+    pub fn options<S: AsRef<OsStr>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
+        let options = options.into_iter().map(|option| option.as_ref().to_owned());
+        self.options.extend(options);
         self
     }
 
