@@ -215,6 +215,15 @@ impl Launch {
         Launcher { process, site }
     }
 
+    /// Starts it, and waits until all its workers are ready.
+    #[must_use]
+    #[track_caller]
+    pub fn ready(self) -> Launcher {
+        let launcher = self.start();
+        launcher.ready();
+        launcher
+    }
+
     /// Starts one that is to end by itself, and waits for that.
     #[track_caller]
     pub fn run(self) -> Finished {

@@ -60,6 +60,20 @@ impl Finished {
             .code()
             .unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
     }
+
+    /// Asserts that it ended with this code and with an error in three parts that says `what`.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[track_caller]
+    pub fn assert_error(&self, code: i32, what: &str) {
+        let stderr = &self.stderr;
+        assert_eq!(self.code(), code, "{stderr}");
+        let error = stderr.find("error: ").map(|at| &stderr[at..]);
+        let error = error.unwrap_or_else(|| panic!("no error: {stderr}"));
+        assert!(error.contains("\n  → "), "no way out is named: {error}");
+        assert!(error.contains(what), "nothing about {what}: {error}");
+    }
 }
 
 /// A running process. Dropping it kills it.

@@ -46,6 +46,17 @@ impl Status {
             .unwrap_or_else(|| panic!("{name} of port {port} is {value}"))
     }
 
+    /// Asserts that the program, and nothing else, chose for `expected` connections or datagrams
+    /// on this port in all.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[track_caller]
+    pub fn assert_selected(&self, port: u16, expected: u64) {
+        assert_eq!(self.counter(port, "selected_total"), expected, "{}", self.0);
+        assert_eq!(self.counter(port, "fell_through_total"), 0, "{}", self.0);
+    }
+
     /// The workers.
     ///
     /// # Panics

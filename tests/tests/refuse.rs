@@ -1,0 +1,182 @@
+//! What can't be done: without the privileges and kernel features it takes, with a command that
+//! can't be run, with a command line that makes no sense.
+
+use kernel_tests::{
+    client::{self, address},
+    gate,
+    launcher::Launch,
+    servers,
+};
+
+#[test]
+fn a_wrong_command_line() {
+    for (options, command, allowed) in [
+        (
+            &["--workers", "0"][..],
+            &["true"][..],
+            "auto, or a number from 1",
+        ),
+        (
+            &["--workers", "many"],
+            &["true"],
+            "auto, or a number from 1",
+        ),
+        (
+            &["--steer", "fastest"],
+            &["true"],
+            "round-robin, hash, kernel",
+        ),
+        (&["--port", "0"], &["true"], "1"),
+        (&[], &[], "reuseport-launch --workers auto -- ./myserver"),
+    ] {
+        let finished = Launch::of(command.iter().copied()).options(options).run();
+        assert_eq!(finished.code(), 2, "{options:?}: {}", finished.stderr);
+        assert!(
+            finished.stderr.contains(allowed),
+            "{options:?}: {}",
+            finished.stderr
+        );
+        assert_eq!(finished.stdout, "");
+    }
+}
+
+#[test]
+fn a_wrong_number_of_workers_in_the_environment() {
+    let finished = Launch::of(["true"]).env("WEB_CONCURRENCY", "0").run();
+    assert_eq!(finished.code(), 2, "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("WEB_CONCURRENCY"),
+        "{}",
+        finished.stderr
+    );
+}
+
+#[test]
+fn a_command_that_is_not_there_or_not_a_program() {
+    let text = format!("{}/index.html", servers::FILES);
+    for (command, code) in [
+        ("reuseport-launch-no-such-program", 127),
+        ("/no/such/directory/server", 127),
+        (&text, 126),
+        (servers::FILES, 126),
+    ] {
+        Launch::of([command]).run().assert_error(code, command);
+    }
+}
+
+#[test]
+fn missing_capabilities() {
+    let Some(_netns) = gate::enter(&["setpriv", "sleep"]) else {
+        return;
+    };
+    // CAP_SYS_ADMIN stands for both others.
+    for (dropped, named) in [
+        ("-all", "cannot"),
+        ("-bpf,-sys_admin", "CAP_BPF is missing"),
+        ("-net_admin,-sys_admin", "CAP_NET_ADMIN is missing"),
+        (
+            "-bpf,-sys_admin,-net_admin",
+            "CAP_BPF and CAP_NET_ADMIN are missing",
+        ),
+    ] {
+        let finished = sleeper().through(without(dropped)).run();
+        finished.assert_error(69, named);
+    }
+}
+
+#[test]
+fn no_cgroup_v2_and_no_way_to_mount_it() {
+    let Some(_netns) = gate::enter(&["setpriv", "sleep", "unshare", "umount"]) else {
+        return;
+    };
+    let wrapper = without_cgroup2().into_iter().chain(without("-sys_admin"));
+    sleeper()
+        .through(wrapper)
+        .run()
+        .assert_error(69, "cgroup v2");
+}
+
+#[test]
+fn no_cgroup_v2_is_no_hindrance_where_it_can_be_mounted() {
+    let Some(_netns) = gate::enter(&["node", "unshare", "umount"]) else {
+        return;
+    };
+    let launch = Launch::of(servers::node(8080)).options(["--workers", "2"]);
+    let launcher = launch.through(without_cgroup2()).start();
+    launcher.ready();
+    let answers = client::spread(address("127.0.0.1:8080"), 20);
+    assert!(
+        answers.len() == 2 && answers.values().all(|&count| count == 10),
+        "{answers:?}"
+    );
+    assert_eq!(launcher.status().counter(8080, "selected_total"), 20);
+    assert_eq!(launcher.stop(), 0);
+}
+
+#[test]
+fn a_kernel_that_does_not_know_a_feature() {
+    let Some(_netns) = gate::enter(&["sleep", "strace"]) else {
+        return;
+    };
+    sleeper()
+        .through(bpf_fails("EINVAL"))
+        .run()
+        .assert_error(69, "Linux 5.14 or later");
+}
+
+#[test]
+fn a_container_that_forbids_ebpf() {
+    let Some(_netns) = gate::enter(&["sleep", "strace"]) else {
+        return;
+    };
+    sleeper()
+        .through(bpf_fails("EPERM"))
+        .run()
+        .assert_error(69, "seccomp");
+}
+
+/// A launcher that should not get as far as to start its workers.
+fn sleeper() -> Launch {
+    Launch::of([gate::path_of("sleep"), "60".to_owned()])
+}
+
+/// Runs a program without these capabilities.
+fn without(capabilities: &str) -> Vec<String> {
+    let setpriv = gate::path_of("setpriv");
+    [
+        &setpriv,
+        "--bounding-set",
+        capabilities,
+        "--inh-caps",
+        capabilities,
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+/// Runs a program where no cgroup v2 hierarchy is mounted.
+fn without_cgroup2() -> Vec<String> {
+    let [unshare, umount] = ["unshare", "umount"].map(gate::path_of);
+    let script = format!("{umount} --lazy --all --types cgroup2 && exec \"$@\"");
+    [&unshare, "--mount", "/bin/sh", "-c", &script, "sh"]
+        .map(str::to_owned)
+        .into()
+}
+
+/// Runs a program for which every `bpf` call fails.
+fn bpf_fails(errno: &str) -> Vec<String> {
+    let inject = format!("inject=bpf:error={errno}");
+    let strace = gate::path_of("strace");
+    [
+        &strace,
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=bpf",
+        "-e",
+        &inject,
+    ]
+    .map(str::to_owned)
+    .into()
+}
