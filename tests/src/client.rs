@@ -36,22 +36,31 @@ pub fn address(text: &str) -> SocketAddr {
         .unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// Sends `GET /` on a new connection.
+/// Sends `GET /` on a new connection and reads the response.
+///
+/// # Errors
+/// As for [`receive`].
+pub fn get(to: SocketAddr) -> io::Result<Response> {
+    let connection = TcpStream::connect_timeout(&to, TIMEOUT)?;
+    send(&connection)?;
+    receive(&connection)
+}
+
+/// Sends `GET /` on this connection.
+///
+/// # Errors
+/// Those of the connection.
+pub fn send(mut connection: &TcpStream) -> io::Result<()> {
+    connection.set_read_timeout(Some(TIMEOUT))?;
+    connection.set_write_timeout(Some(TIMEOUT))?;
+    connection.write_all(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")
+}
+
+/// Reads the response to [`send`], until the server closes the connection.
 ///
 /// # Errors
 /// Those of the connection, and `InvalidData` for what is not a response.
-pub fn get(to: SocketAddr) -> io::Result<Response> {
-    request(TcpStream::connect_timeout(&to, TIMEOUT)?)
-}
-
-/// Sends `GET /` on this connection, and reads until the server closes it.
-///
-/// # Errors
-/// As for [`get`].
-pub fn request(mut connection: TcpStream) -> io::Result<Response> {
-    connection.set_read_timeout(Some(TIMEOUT))?;
-    connection.set_write_timeout(Some(TIMEOUT))?;
-    connection.write_all(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")?;
+pub fn receive(mut connection: &TcpStream) -> io::Result<Response> {
     let mut bytes = Vec::new();
     connection.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

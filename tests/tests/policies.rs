@@ -125,7 +125,12 @@ fn connections_that_wait_at_a_killed_worker_move() {
     for worker in [stuck, survivor] {
         kill(worker, Signal::SIGSTOP).expect("the worker runs");
     }
-    let connect = |_| TcpStream::connect_timeout(&to, client::TIMEOUT).expect("the kernel accepts");
+    let connect = |_| {
+        let connection =
+            TcpStream::connect_timeout(&to, client::TIMEOUT).expect("the kernel accepts");
+        client::send(&connection).expect("the kernel takes it");
+        connection
+    };
     let waiting: Vec<TcpStream> = (0..WAITING).map(connect).collect();
     assert_eq!(launcher.status().connections(), [(0, 5), (1, 5)].into());
 
@@ -137,7 +142,7 @@ fn connections_that_wait_at_a_killed_worker_move() {
     // Kernels without the fix of CVE-2026-46015 do not wake the survivor for what has moved.
     client::spread(to, 4);
     for connection in waiting {
-        let response = client::request(connection).expect("the survivor answers");
+        let response = client::receive(&connection).expect("the survivor answers");
         assert_eq!(response.body, survivor.to_string());
     }
     assert_eq!(launcher.status().counter(8080, "fell_through_total"), 0);
