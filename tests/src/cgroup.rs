@@ -32,15 +32,13 @@ pub fn processes(dir: &Path) -> Vec<u32> {
 
 /// Kills what is in a cgroup and removes it.
 pub(crate) fn remove(dir: &Path) {
-    if !dir.exists() {
-        return;
-    }
-    // Both fail when it is just being removed by the launcher, which is as good.
+    // It fails when the launcher is just removing it, which is as good.
     let _ = fs::write(dir.join("cgroup.kill"), "1");
+    // A killed process stays in it, unlisted, until it has ended.
     eventually("a killed cgroup to become empty", || {
-        processes(dir).is_empty().then_some(())
+        remove_dir(dir);
+        (!dir.exists()).then_some(())
     });
-    remove_dir(dir);
 }
 
 fn remove_dir(dir: &Path) {

@@ -274,6 +274,19 @@ impl Launcher {
         eventually(what, || Some(self.status()).filter(|status| wanted(status)))
     }
 
+    /// Waits until the groups together have this many members: a worker is ready with its first
+    /// socket, and may open more.
+    #[track_caller]
+    pub fn members(&self, count: u64) -> Status {
+        self.status_when("every socket to be a member", |status| {
+            let members = status
+                .groups()
+                .iter()
+                .filter_map(|group| group["members"].as_u64());
+            members.sum::<u64>() == count
+        })
+    }
+
     /// Stops it with TERM, waits for its end and returns its exit code.
     #[track_caller]
     pub fn stop(mut self) -> i32 {

@@ -10,7 +10,7 @@ use std::{
 
 use kernel_tests::{
     client::{self, address},
-    gate,
+    eventually, gate,
     launcher::Launch,
     servers,
 };
@@ -79,9 +79,9 @@ fn hash_keeps_a_tcp_flow_with_its_worker() {
 /// Makes a connection from this port, and ends it so that the same can be made again at once.
 fn connect_and_reset(to: SocketAddr, from_port: u16) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket
-        .bind(&SocketAddr::from(([127, 0, 0, 1], from_port)).into())
-        .expect("the port is free in this namespace");
+    let from = SocketAddr::from(([127, 0, 0, 1], from_port)).into();
+    // A process that another test's thread has forked has the last socket open until its exec.
+    eventually("the port to be free again", || socket.bind(&from).ok());
     socket
         .connect_timeout(&to.into(), client::TIMEOUT)
         .expect("a worker listens");
@@ -157,6 +157,7 @@ fn udp_flows_stay_with_their_workers_by_default() {
     let launcher = Launch::of(servers::sockets(&specs))
         .options(["--workers", "4"])
         .ready();
+    launcher.members(8);
     for (from, to) in [("127.0.0.1:0", "127.0.0.1:5353"), ("[::1]:0", "[::1]:5354")] {
         let mut used = BTreeSet::new();
         for _ in 0..64 {
