@@ -1,6 +1,6 @@
 //! Installs what the tests need.
 
-use std::{fs, process::Command};
+use std::process::Command;
 
 use anyhow::{Error, Result, anyhow};
 
@@ -9,33 +9,21 @@ use crate::{
     process::{find, output, run},
 };
 
-/// Something the tests need.
-enum What {
-    /// A program.
-    Program(&'static str),
-    /// A library to link statically, in one of the usual directories.
-    Archive(&'static str),
-}
-
-use What::{Archive, Program};
-
 /// All that the tests need and a fresh Debian may lack, and the package that has it. A program that
 /// came from elsewhere, as node often does, is as good.
-const NEEDS: &[(What, &str)] = &[
+const NEEDS: &[(&str, &str)] = &[
     // The unmodified servers: each of the ways in which servers open their port.
-    (Program("nginx"), "nginx-light"),
-    (Program("gunicorn"), "gunicorn"),
-    (Program("python3"), "python3"),
-    (Program("node"), "nodejs"),
-    // A statically linked server is compiled on the spot.
-    (Program("gcc"), "gcc"),
-    (Archive("libc.a"), "libc6-dev"),
+    ("nginx", "nginx-light"),
+    ("gunicorn", "gunicorn"),
+    ("python3", "python3"),
+    ("node", "nodejs"),
+    ("busybox", "busybox-static"),
     // To look at what the launcher did, and to run it as somebody else.
-    (Program("ip"), "iproute2"),
-    (Program("ss"), "iproute2"),
-    (Program("strace"), "strace"),
-    (Program("unshare"), "util-linux"),
-    (Program("setpriv"), "util-linux"),
+    ("ip", "iproute2"),
+    ("strace", "strace"),
+    ("unshare", "util-linux"),
+    ("umount", "mount"),
+    ("setpriv", "util-linux"),
 ];
 
 /// The parts of a Rust toolchain that a minimal one lacks.
@@ -79,7 +67,7 @@ fn cannot(what: &str, names: &[&str], why: &Error) -> Error {
 fn missing_packages() -> Vec<&'static str> {
     let mut packages: Vec<_> = NEEDS
         .iter()
-        .filter(|(what, _)| !what.is_here())
+        .filter(|(program, _)| find(program).is_none())
         .map(|(_, package)| *package)
         .collect();
     packages.dedup();
@@ -93,22 +81,4 @@ fn missing_components() -> Vec<&'static str> {
         .filter(|(program, _)| output(Command::new(program).arg("--version")).is_err())
         .map(|(_, component)| component)
         .collect()
-}
-
-impl What {
-    fn is_here(&self) -> bool {
-        match self {
-            Program(name) => find(name).is_some(),
-            Archive(name) => has_archive(name),
-        }
-    }
-}
-
-/// Whether a static library is in `/usr/lib`, `/usr/lib64` or, as on Debian, one level deeper.
-fn has_archive(name: &str) -> bool {
-    let deeper = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    deeper
-        .map(|entry| entry.path())
-        .chain(["/usr/lib".into(), "/usr/lib64".into()])
-        .any(|directory| directory.join(name).is_file())
 }

@@ -32,6 +32,9 @@ use crate::{
 /// How long a worker may run without listening before that is worth a word.
 const LISTEN_WARNING: Duration = Duration::from_secs(10);
 
+/// How long no socket must have appeared before the startup line is printed.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// Everything that runs.
 pub(super) struct Launcher {
     pub(super) plan: Plan,
@@ -52,9 +55,19 @@ pub(super) struct Launcher {
     /// The last failure's worker and its last lines.
     pub(super) last_words: Option<(WorkerId, Vec<String>)>,
     outcome: Option<Outcome>,
-    /// Whether the startup line was printed.
-    announced: bool,
+    announcement: Announcement,
     pub(super) events_lost: u64,
+}
+
+/// The startup line: printed once, when the workers have opened all of their sockets, which no
+/// event tells; a short quiet does.
+enum Announcement {
+    /// Nothing to announce yet.
+    Waiting,
+    /// To be made then, unless another socket appears.
+    Due(Instant),
+    /// Made.
+    Made,
 }
 
 /// A worker's handles.
@@ -100,7 +113,7 @@ impl Launcher {
             fatal: None,
             last_words: None,
             outcome: None,
-            announced: false,
+            announcement: Announcement::Waiting,
             events_lost: 0,
         }
     }
@@ -247,9 +260,11 @@ impl Launcher {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.fleet
-            .next_deadline()
-            .map(|deadline| self.started + deadline)
+        let fleet = self.fleet.next_deadline().map(|after| self.started + after);
+        match self.announcement {
+            Announcement::Due(at) => Some(fleet.map_or(at, |fleet| fleet.min(at))),
+            Announcement::Waiting | Announcement::Made => fleet,
+        }
     }
 
     pub(super) fn take_outcome(&mut self) -> Option<Outcome> {
@@ -259,8 +274,25 @@ impl Launcher {
     fn tell(&mut self, notice: &Notice) {
         fleet_log::notice(notice);
         let announce = matches!(notice, Notice::AllReady | Notice::NotListening { .. });
-        if announce && !self.announced {
-            self.announced = true;
+        if announce && matches!(self.announcement, Announcement::Waiting) {
+            self.announcement = Announcement::Due(Instant::now() + QUIET);
+        }
+    }
+
+    /// A socket has appeared.
+    pub(super) fn postpone_announcement(&mut self) {
+        if let Announcement::Due(at) = &mut self.announcement {
+            *at = Instant::now() + QUIET;
+        }
+    }
+
+    /// A deadline has passed: the fleet's, or that of the startup line.
+    pub(super) fn on_deadline(&mut self) {
+        self.feed(Event::Tick);
+        if let Announcement::Due(at) = self.announcement
+            && at <= Instant::now()
+        {
+            self.announcement = Announcement::Made;
             info!("{}", self.startup_line());
         }
     }

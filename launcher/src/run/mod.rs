@@ -38,7 +38,7 @@ use crate::{
     steer::Steering,
     sys::{
         hierarchy::Hierarchy,
-        process,
+        privilege, process,
         readable::Readable,
         runtime::{Lock, RuntimeDir},
     },
@@ -70,6 +70,7 @@ fn failed(what: &str, error: &io::Error) -> Failure {
 }
 
 async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
+    privilege::check()?;
     runtime_dir.prepare()?;
     let _lock = Lock::acquire(&runtime_dir, &plan.name)?;
     process::become_subreaper().map_err(|error| failed("become the reaper of orphans", &error))?;
@@ -117,7 +118,7 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
             }
             Some(call) = called.recv() => launcher.on_call(call),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                launcher.feed(Event::Tick);
+                launcher.on_deadline();
             }
             _ = housekeeping.tick() => launcher.keep_house(),
         }

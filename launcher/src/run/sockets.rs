@@ -36,19 +36,23 @@ impl Launcher {
                     endpoint,
                     socket,
                 } => {
-                    let first = !self
-                        .steering
-                        .groups()
-                        .iter()
-                        .any(|group| group.endpoint == endpoint && group.members > 0);
                     debug!("worker {worker} listens on {endpoint}");
+                    let members = self.steering.members(&endpoint);
+                    if members.contains(&worker) {
+                        // It may have closed the socket that it had: until that is out of the
+                        // table, its turns go to the next worker.
+                        self.forget_closed();
+                    }
                     if let Err(failure) = self.steering.adopt(worker, cookie, &endpoint, socket) {
                         let event = self.fail(failure);
                         self.feed(event);
                         continue;
                     }
                     self.feed(Event::Listening { worker });
-                    if first && let Some(failure) = strangers::beside(self, &endpoint) {
+                    self.postpone_announcement();
+                    if members.is_empty()
+                        && let Some(failure) = strangers::beside(self, &endpoint)
+                    {
                         let event = self.fail(failure);
                         self.feed(event);
                     }
@@ -79,6 +83,19 @@ impl Launcher {
             .capture
             .sweep(|worker| running.get(&worker).map(|running| &running.cgroup));
         self.see(sightings);
+        self.forget_closed();
+        let lost = self.capture.lost();
+        if lost > self.events_lost {
+            warn!(
+                "{} capture events were lost: a worker's socket may get no connections",
+                lost - self.events_lost
+            );
+            self.events_lost = lost;
+        }
+    }
+
+    /// Takes members whose sockets have closed, while their workers live, out of the tables.
+    fn forget_closed(&mut self) {
         let lists = [Protocol::Tcp, Protocol::Udp].map(listeners::list);
         if let [Ok(tcp), Ok(udp)] = lists {
             let alive = |cookie| {
@@ -90,14 +107,6 @@ impl Launcher {
                 let event = self.fail(failure);
                 self.feed(event);
             }
-        }
-        let lost = self.capture.lost();
-        if lost > self.events_lost {
-            warn!(
-                "{} capture events were lost: a worker's socket may get no connections",
-                lost - self.events_lost
-            );
-            self.events_lost = lost;
         }
     }
 }

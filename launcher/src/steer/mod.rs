@@ -224,6 +224,14 @@ impl Steering {
         Ok(())
     }
 
+    /// Whose members a group has.
+    #[must_use]
+    pub fn members(&self, endpoint: &Endpoint) -> Vec<WorkerId> {
+        let group = self.groups.get(endpoint).into_iter();
+        let members = group.flat_map(|group| group.members.values());
+        members.map(|member| member.worker).collect()
+    }
+
     /// Whether a socket with this cookie is a member.
     #[must_use]
     pub fn is_member(&self, cookie: u64) -> bool {

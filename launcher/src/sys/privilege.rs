@@ -7,35 +7,48 @@ use rustix::thread::{CapabilitySet, capabilities};
 use crate::failure::{Exit, Failure};
 
 /// The privileges that the eBPF path needs and this process does not have in effect.
-#[must_use]
-pub fn missing_capabilities() -> Vec<&'static str> {
+fn missing_capabilities() -> Vec<&'static str> {
     let Ok(sets) = capabilities(None) else {
         return Vec::new();
     };
-    // Before CAP_BPF (Linux 5.8), and still, CAP_SYS_ADMIN stands for it.
-    let admin = sets.effective.contains(CapabilitySet::SYS_ADMIN);
+    // CAP_SYS_ADMIN stands for both (bpf_capable, bpf_net_capable in kernel/bpf/syscall.c).
+    if sets.effective.contains(CapabilitySet::SYS_ADMIN) {
+        return Vec::new();
+    }
     [
-        (CapabilitySet::BPF, "CAP_BPF", admin),
-        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", false),
+        (CapabilitySet::BPF, "CAP_BPF"),
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
     ]
     .into_iter()
-    .filter(|&(capability, _, implied)| !implied && !sets.effective.contains(capability))
-    .map(|(_, name, _)| name)
+    .filter(|&(capability, _)| !sets.effective.contains(capability))
+    .map(|(_, name)| name)
     .collect()
 }
+
+/// Checks what nothing of the eBPF path can do without, before anything is created.
+///
+/// # Errors
+/// Names what is missing.
+pub fn check() -> Result<(), Failure> {
+    let missing = missing_capabilities();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "cannot load eBPF",
+        format_args!("{} missing", list(&missing)),
+        AS_ROOT,
+    )
+    .exit(Exit::Unavailable))
+}
+
+const AS_ROOT: &str = "run as root, or give the file the capabilities: setcap \
+    cap_bpf,cap_net_admin,cap_sys_ptrace,cap_dac_override+ep reuseport-launch";
 
 /// Explains why an eBPF program could not be loaded or attached.
 #[must_use]
 pub fn ebpf_failure(what: impl Into<String>, error: &(dyn Error + 'static)) -> Failure {
-    let missing = missing_capabilities();
-    let errno = root_errno(error);
-    let (why, hint) = if !missing.is_empty() {
-        (
-            format!("{} missing", list(&missing)),
-            "run as root, or give the file the capabilities: setcap \
-             cap_bpf,cap_net_admin,cap_sys_ptrace,cap_sys_admin,cap_dac_override+ep reuseport-launch",
-        )
-    } else if errno == Some(libc::EPERM) {
+    let (why, hint) = if root_errno(error) == Some(libc::EPERM) {
         (
             format!(
                 "the kernel refused it, although no capability is missing: {}",
