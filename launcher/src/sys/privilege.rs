@@ -11,13 +11,17 @@ fn missing_capabilities() -> Vec<&'static str> {
     let Ok(sets) = capabilities(None) else {
         return Vec::new();
     };
-    // CAP_SYS_ADMIN stands for both (bpf_capable, bpf_net_capable in kernel/bpf/syscall.c).
+    // CAP_SYS_ADMIN stands for all of them (`bpf_capable` and its kind in
+    // include/linux/capability.h).
     if sets.effective.contains(CapabilitySet::SYS_ADMIN) {
         return Vec::new();
     }
     [
         (CapabilitySet::BPF, "CAP_BPF"),
         (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+        // Without it the verifier forbids the pointer arithmetic that compilers make
+        // (`allow_ptr_leaks`, `bypass_spec_v1` in kernel/bpf/verifier.c).
+        (CapabilitySet::PERFMON, "CAP_PERFMON"),
     ]
     .into_iter()
     .filter(|&(capability, _)| !sets.effective.contains(capability))
@@ -43,7 +47,7 @@ pub fn check() -> Result<(), Failure> {
 }
 
 const AS_ROOT: &str = "run as root, or give the file the capabilities: setcap \
-    cap_bpf,cap_net_admin,cap_sys_ptrace,cap_dac_override+ep reuseport-launch";
+    cap_bpf,cap_net_admin,cap_perfmon,cap_sys_ptrace,cap_dac_override+ep reuseport-launch";
 
 /// Explains why an eBPF program could not be loaded or attached.
 #[must_use]
@@ -73,7 +77,7 @@ pub fn ebpf_failure(what: impl Into<String>, error: &(dyn Error + 'static)) -> F
 fn list(names: &[&str]) -> String {
     match names {
         [one] => format!("{one} is"),
-        _ => format!("{} are", names.join(" and ")),
+        _ => format!("{} are", names.join(", ")),
     }
 }
 
