@@ -10,7 +10,11 @@ pub mod cgroup;
 pub mod client;
 pub mod gate;
 pub mod launcher;
+
 pub mod process;
+pub mod procfs;
+pub mod quota;
+pub mod scripts;
 pub mod servers;
 pub mod status;
 

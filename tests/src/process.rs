@@ -61,6 +61,17 @@ impl Finished {
             .unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
     }
 
+    /// Asserts that it succeeded without a word on standard error. Returns its standard output.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[must_use]
+    #[track_caller]
+    pub fn success(self) -> String {
+        assert_eq!((self.code(), self.stderr.as_str()), (0, ""));
+        self.stdout
+    }
+
     /// Asserts that it ended with this code and with an error in three parts that says `what`.
     ///
     /// # Panics
