@@ -1,0 +1,194 @@
+//! The command line: what its verbs print, and how they end.
+
+use std::collections::BTreeSet;
+
+use kernel_tests::{
+    gate,
+    launcher::{Launch, Launcher, Site},
+    process::Stream,
+    scripts,
+};
+use serde_json::Value;
+
+/// A fleet of two witnesses that is ready.
+#[track_caller]
+fn fleet() -> Launcher {
+    Launch::of(scripts::witness())
+        .options(["--workers", "2"])
+        .ready()
+}
+
+/// What a verb prints that succeeds.
+#[track_caller]
+fn stdout(site: &Site, arguments: &[&str]) -> String {
+    site.control(arguments).success()
+}
+
+/// Runs a verb that is to fail for this reason, and returns all that it says.
+#[track_caller]
+fn failure(site: &Site, arguments: &[&str], why: &str) -> String {
+    let finished = site.control(arguments);
+    finished.assert_error(1, why);
+    assert_eq!(finished.stdout, "", "{arguments:?}");
+    finished.stderr
+}
+
+#[test]
+fn the_help_names_every_verb_and_option() {
+    let site = Site::new();
+    let help = stdout(&site, &["--help"]);
+    for word in [
+        "run",
+        "status",
+        "ls",
+        "stop",
+        "--workers",
+        "--pin",
+        "--user",
+        "--group",
+        "--steer",
+        "--port",
+        "--stop-signal",
+        "--stop-timeout",
+        "--name",
+        "--log-format",
+        "WEB_CONCURRENCY",
+        "REUSEPORT_LAUNCH_SLOT",
+        "{slot}",
+        "Exit codes",
+    ] {
+        assert!(help.contains(word), "{word} in {help}");
+    }
+    for verb in ["run", "status", "ls", "stop"] {
+        let help = stdout(&site, &[verb, "--help"]);
+        assert!(help.contains(&format!("reuseport-launch {verb}")), "{help}");
+    }
+    assert!(stdout(&site, &["--version"]).starts_with("reuseport-launch "));
+}
+
+#[test]
+fn where_nothing_runs_the_verbs_say_so() {
+    let site = Site::new();
+    assert_eq!(stdout(&site, &["ls"]), "no launcher runs\n");
+    assert_eq!(stdout(&site, &["ls", "--json"]), "[]\n");
+    for verb in ["status", "stop"] {
+        failure(&site, &[verb], "no launcher runs");
+        failure(&site, &[verb, "web"], "no launcher named web runs");
+    }
+}
+
+#[test]
+fn the_startup_line_says_what_runs_and_how_to_stop_it() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let launcher = fleet();
+    let pid = launcher.process.pid();
+    let line = launcher.ready();
+    let said = [
+        "2 workers (as asked)",
+        "tcp 0.0.0.0:8080 ×2",
+        "steer round-robin (eBPF)",
+    ]
+    .join(" · ");
+    assert!(line.contains(&said), "{line}");
+    assert!(line.contains(" · migration o"), "{line}");
+    assert!(
+        line.ends_with(&format!(" · stop: kill -TERM {pid}")),
+        "{line}"
+    );
+    let lines = launcher.process.lines();
+    let startup = lines.iter().filter(|line| line.text.contains(" · steer "));
+    assert_eq!(startup.count(), 1, "one line");
+    assert!(lines.iter().all(|line| line.stream == Stream::Err));
+    assert_eq!(launcher.stop(), 0);
+}
+
+#[test]
+fn several_launchers_are_listed_and_must_be_named() {
+    let Some(_netns) = gate::enter(&["python3", "sh", "sleep"]) else {
+        return;
+    };
+    let web = fleet();
+    let site = &web.site;
+    let idle = Launch::of(scripts::idler())
+        .options(["--workers", "1"])
+        .env("REUSEPORT_LAUNCH_RUNTIME_DIR", site.runtime_dir())
+        .start();
+    idle.process.wait_for("a worker", |line| line == "started");
+    let names = [site.name(), idle.site.name()];
+
+    let table = stdout(site, &["ls"]);
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows.len(), 3, "{table}");
+    assert_eq!(rows[0], ["NAME", "PID", "READY", "PORTS", "COMMAND"]);
+    for (launcher, ready) in [(&web, "2"), (&idle, "0")] {
+        let pid = launcher.process.pid().to_string();
+        let row = rows.iter().find(|row| row[0] == launcher.site.name());
+        let row = row.unwrap_or_else(|| panic!("{table}"));
+        assert_eq!(row[1..3], [&pid, ready], "{table}");
+    }
+    assert!(table.contains("tcp 0.0.0.0:8080 ×2"), "{table}");
+
+    let list: Value = serde_json::from_str(&stdout(site, &["ls", "--json"])).expect("JSON");
+    let list = list.as_array().expect("a list");
+    let listed: BTreeSet<&str> = list.iter().filter_map(|it| it["name"].as_str()).collect();
+    assert_eq!(listed, BTreeSet::from(names));
+    assert!(list.iter().all(|it| it["status"]["workers"].is_array()));
+
+    for verb in ["status", "stop"] {
+        let said = failure(site, &[verb], "several run: ");
+        let unknown = failure(site, &[verb, "unknown"], "no launcher named unknown runs");
+        for name in names {
+            assert!(said.contains(name), "{said}");
+            assert!(unknown.contains(name), "{unknown}");
+        }
+    }
+    for name in names {
+        stdout(site, &["stop", name]);
+    }
+    assert_eq!(stdout(site, &["ls"]), "no launcher runs\n");
+}
+
+#[test]
+fn stop_returns_when_all_is_gone() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let launcher = fleet();
+    let site = launcher.site.clone();
+    assert_eq!(stdout(&site, &["stop", site.name()]), "");
+    let cgroup = site.cgroup().expect("the launcher has found it");
+    assert!(!cgroup.exists());
+    for file in ["sock", "state"] {
+        let path = site.runtime_dir().join(format!("{}.{file}", site.name()));
+        assert!(!path.exists(), "{}", path.display());
+    }
+    let finished = launcher.process.finish();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("because of a stop request"),
+        "{}",
+        finished.stderr
+    );
+}
+
+#[test]
+fn messages_can_be_had_in_json() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let launcher = Launch::of(scripts::witness())
+        .options(["--workers", "2", "--log-format", "json"])
+        .ready();
+    for line in launcher.process.lines() {
+        let message: Value = serde_json::from_str(&line.text).expect("nothing but JSON");
+        assert_eq!(message["level"], "INFO", "{message}");
+        assert!(message["timestamp"].is_string(), "{message}");
+        assert!(message["fields"]["message"].is_string(), "{message}");
+    }
+    assert_eq!(launcher.stop(), 0);
+}

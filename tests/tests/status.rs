@@ -1,0 +1,155 @@
+//! `status`, for programs and for people.
+
+use std::collections::BTreeSet;
+
+use kernel_tests::{
+    client, gate,
+    launcher::{Launch, Launcher},
+    scripts::{self, WITNESS_PORT},
+};
+use serde_json::Value;
+
+/// A fleet of two witnesses that has served 10 requests.
+#[track_caller]
+fn fleet() -> Launcher {
+    let launcher = Launch::of(scripts::witness())
+        .options(["--workers", "2"])
+        .ready();
+    client::spread(client::address("127.0.0.1:8080"), 10);
+    launcher
+}
+
+/// The names of an object's members.
+#[track_caller]
+fn keys(object: &Value) -> BTreeSet<&str> {
+    let object = object.as_object();
+    let object = object.unwrap_or_else(|| panic!("no object: {object:?}"));
+    object.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn status_in_json_has_the_promised_shape() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let launcher = fleet();
+    let text = launcher
+        .site
+        .control(&["status", launcher.site.name(), "--json"])
+        .success();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let status: Value = serde_json::from_str(&text).expect("JSON and nothing else");
+    let promised = [
+        "name",
+        "version",
+        "pid",
+        "command",
+        "started_at",
+        "capture",
+        "steering",
+        "groups",
+        "workers",
+    ];
+    assert_eq!(keys(&status), BTreeSet::from(promised));
+    assert_eq!(status["name"], launcher.site.name());
+    assert_eq!(status["pid"], launcher.process.pid());
+    assert_eq!(status["capture"], "cgroup");
+    assert_eq!(status["command"].as_array().map(Vec::len), Some(4));
+    let started = status["started_at"].as_str().unwrap_or_default();
+    assert!(
+        started.len() == "2026-11-21T06:00:00Z".len() && started.ends_with('Z'),
+        "{started}"
+    );
+    let steering = &status["steering"];
+    assert_eq!(
+        keys(steering),
+        BTreeSet::from(["backend", "policy", "migration"])
+    );
+    assert_eq!(steering["backend"], "ebpf");
+    assert_eq!(steering["policy"], "round-robin");
+
+    let groups = status["groups"].as_array().expect("a list");
+    assert_eq!(groups.len(), 1);
+    let group = &groups[0];
+    for (key, value) in [
+        ("protocol", Value::from("tcp")),
+        ("address", "0.0.0.0".into()),
+        ("port", WITNESS_PORT.into()),
+        ("members", 2.into()),
+        ("selected_total", 10.into()),
+        ("migrated_total", 0.into()),
+        ("fell_through_total", 0.into()),
+    ] {
+        assert_eq!(group[key], value, "{key}");
+    }
+    for key in ["held_total", "held_now"] {
+        assert!(keys(group).contains(key), "{key}");
+    }
+
+    let workers = status["workers"].as_array().expect("a list");
+    assert_eq!(workers.len(), 2);
+    for (slot, worker) in workers.iter().enumerate() {
+        for (key, value) in [
+            ("slot", Value::from(slot)),
+            ("generation", 1.into()),
+            ("state", "ready".into()),
+            ("cpus", Vec::<u32>::new().into()),
+            ("weight", 1.into()),
+            ("restarts", 0.into()),
+            ("connections_total", 5.into()),
+            ("accept_queue", 0.into()),
+        ] {
+            assert_eq!(worker[key], value, "{key}");
+        }
+        assert!(worker["uptime_seconds"].is_u64());
+        assert!(
+            worker["memory_bytes"]
+                .as_u64()
+                .is_some_and(|bytes| bytes > 1 << 20)
+        );
+        assert!(
+            worker["cpu_seconds"]
+                .as_f64()
+                .is_some_and(|seconds| seconds > 0.0)
+        );
+        assert!(keys(worker).contains("connections_active"));
+        assert!(keys(worker).contains("pid"));
+    }
+    assert_eq!(launcher.stop(), 0);
+}
+
+#[test]
+fn status_for_people_is_a_table() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let launcher = fleet();
+    // The only one that runs need not be named.
+    let text = launcher.site.control(&["status"]).success();
+    let first = text.lines().next().unwrap_or_default();
+    let (name, pid) = (launcher.site.name(), launcher.process.pid());
+    let said = format!("{name} · 2 of 2 ready · pid {pid} · ");
+    assert!(first.starts_with(&said), "{text}");
+    let group = "tcp 0.0.0.0:8080 ×2 · 10 selected · 0 fell through";
+    assert!(text.lines().any(|line| line == group), "{text}");
+
+    let status = launcher.status();
+    let mut rows = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .skip_while(|row| row.first() != Some(&"SLOT"));
+    let title = rows.next().unwrap_or_default();
+    assert_eq!(
+        title[..5],
+        ["SLOT", "STATE", "PID", "CONNECTIONS", "SHARE"],
+        "{text}"
+    );
+    for slot in 0..2 {
+        let pid = status.pid(slot).to_string();
+        let row = rows.next().unwrap_or_default();
+        let slot = slot.to_string();
+        assert_eq!(row[..5], [&slot, "ready", &pid, "5", "50.0%"], "{text}");
+    }
+    assert_eq!(rows.next(), None, "{text}");
+    assert_eq!(launcher.stop(), 0);
+}
