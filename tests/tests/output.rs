@@ -7,6 +7,7 @@ use kernel_tests::{
     process::{Line, Stream},
     procfs,
     scripts::{self, chatter_lines},
+    servers,
 };
 use nix::sys::signal::Signal;
 
@@ -168,5 +169,41 @@ fn workers_do_not_suffer_when_nobody_reads_their_output_any_more() {
         let count = served.get(&status.pid(slot).to_string());
         assert_eq!(count.copied(), Some(10), "{served:?}");
     }
+    assert_eq!(launcher.stop(), 0);
+}
+
+/// Runs a program whose standard error is a full pipe that nobody reads.
+const WITH_A_FULL_PIPE: &str = "\
+import os, sys
+reader, writer = os.pipe()
+os.set_inheritable(reader, True)
+os.set_blocking(writer, False)
+for size in 4096, 1:
+    try:
+        while True:
+            os.write(writer, b'x' * size)
+    except BlockingIOError:
+        pass
+os.set_blocking(writer, True)
+os.dup2(writer, 2)
+os.execv(sys.argv[1], sys.argv[1:])";
+
+#[test]
+fn a_reader_that_stalls_does_not_hold_up_the_launcher() {
+    let Some(_netns) = gate::enter(&["node", "python3"]) else {
+        return;
+    };
+    let python = gate::path_of("python3");
+    let launcher = Launch::of(servers::node(8080))
+        .options(["--workers", "2"])
+        .through([&python, "-c", WITH_A_FULL_PIPE])
+        .start();
+    eventually("both workers", || {
+        let site = &launcher.site;
+        let status = site.control(&["status", site.name(), "--json"]);
+        let ready = status.stdout.matches("\"state\":\"ready\"").count() == 2;
+        ready.then_some(())
+    });
+    client::spread(client::address("127.0.0.1:8080"), 10);
     assert_eq!(launcher.stop(), 0);
 }
