@@ -14,7 +14,11 @@ use reuseport_launch::{
     output, run,
     sys::runtime::RuntimeDir,
 };
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
+
+/// How many messages may wait to be written.
+const LINES_MAX: usize = 4096;
 
 fn main() -> ExitCode {
     if env::args_os()
@@ -44,7 +48,7 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
     match invocation.verb {
         Verb::Run(options) => {
             drop(out);
-            start_log(options.log_format, options.verbose);
+            let _log = start_log(options.log_format, options.verbose);
             return run::run(Plan::new(options)?, dir);
         }
         Verb::Status { name, json } => {
@@ -57,7 +61,9 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
 }
 
 /// Our own messages go to standard error; a terminal and the journal have no need of our clock.
-fn start_log(format: LogFormat, verbose: u8) {
+/// Another thread writes them, because nobody may be reading: then messages are dropped, and the
+/// event loop goes on. The rest of them is written when the result is dropped.
+fn start_log(format: LogFormat, verbose: u8) -> WorkerGuard {
     let level = match verbose {
         0 => "info",
         1 => "info,reuseport_launch=debug",
@@ -68,9 +74,14 @@ fn start_log(format: LogFormat, verbose: u8) {
         EnvFilter::try_from_env("REUSEPORT_LAUNCH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let terminal = io::stderr().is_terminal();
     let colour = terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_MAX)
+        .finish(io::stderr());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(writer)
+        // They would be reported to the very place that can't be written to.
+        .log_internal_errors(false)
         .with_ansi(colour)
         .with_target(verbose > 0);
     match format {
@@ -80,6 +91,7 @@ fn start_log(format: LogFormat, verbose: u8) {
         }
         LogFormat::Auto | LogFormat::Text => log.with_timer(SystemTime).init(),
     }
+    guard
 }
 
 /// The width of the terminal that reads us; wide when it is none.

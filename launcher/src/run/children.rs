@@ -1,5 +1,7 @@
 //! What the end of a child process means to the fleet.
 
+use std::time::Duration;
+
 use tracing::{error, warn};
 
 use super::launcher::{Launcher, Running};
@@ -9,11 +11,14 @@ use crate::{
     worker::WorkerId,
 };
 
+/// How long a process that has been reaped may still count as a member of its cgroup: since Linux
+/// 6.19 it leaves when it has run for the last time, not when it has exited.
+const UNLINK: Duration = Duration::from_millis(20);
+
 impl Launcher {
     /// Children have ended: workers, the output process, or orphans of workers.
     pub(super) fn on_children(&mut self) {
         let ended = process::reap();
-        // A worker's tree can empty without its main process being the last to go.
         for child in &ended {
             if child.pid == self.output.pid() {
                 warn!("the output process was killed; starting another");
@@ -31,7 +36,7 @@ impl Launcher {
             };
             running.ended = true;
             let taken = running.taken.clone();
-            let emptied = !running.cgroup.populated();
+            let emptied = running.cgroup.wait_until_empty(UNLINK);
             let status = match child.status {
                 Ok(code) => ExitStatus::Code(code),
                 Err(signal) => ExitStatus::Signal(signal),
@@ -49,6 +54,11 @@ impl Launcher {
                 self.feed(event);
             }
         }
+        self.check_emptied();
+    }
+
+    /// Finds the workers of which nothing is left any more.
+    pub(super) fn check_emptied(&mut self) {
         let emptied: Vec<WorkerId> = self
             .running
             .iter()

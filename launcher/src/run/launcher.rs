@@ -288,6 +288,7 @@ impl Launcher {
 
     /// A deadline has passed: the fleet's, or that of the startup line.
     pub(super) fn on_deadline(&mut self) {
+        self.check_emptied();
         self.feed(Event::Tick);
         if let Announcement::Due(at) = self.announcement
             && at <= Instant::now()

@@ -52,8 +52,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it can't be started, or ended otherwise than as asked.
 pub fn run(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
-    // One thread: nothing here is worth a second one, and between fork and exec there must be
-    // none.
+    // One thread: nothing here is worth a second one.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

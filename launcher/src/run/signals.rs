@@ -1,15 +1,16 @@
 //! The signals that the launcher handles, and what they mean.
 
-use std::{future::poll_fn, io, task::Poll};
+use std::{
+    future::poll_fn,
+    io::{self, IsTerminal as _},
+    task::Poll,
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use super::launcher::Launcher;
-use crate::{
-    fleet::{Event, StopMode},
-    sys::process,
-};
+use crate::fleet::{Event, StopMode};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(super) enum Request {
     Interrupt,
     /// QUIT.
     StopNow,
-    /// HUP.
+    /// HUP, on a terminal.
     HangUp,
     /// A signal that other process managers act on and this one does not.
     Unused(&'static str),
@@ -35,12 +36,18 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
+        // Asked now: a terminal that has hung up is not one any more.
+        let hang_up = if io::stdin().is_terminal() {
+            Request::HangUp
+        } else {
+            Request::Unused("HUP")
+        };
         let handled = [
             (SignalKind::child(), Request::Reap),
             (SignalKind::terminate(), Request::Stop),
             (SignalKind::interrupt(), Request::Interrupt),
             (SignalKind::quit(), Request::StopNow),
-            (SignalKind::hangup(), Request::HangUp),
+            (SignalKind::hangup(), hang_up),
             (SignalKind::user_defined1(), Request::Unused("USR1")),
             (SignalKind::user_defined2(), Request::Unused("USR2")),
         ];
@@ -73,10 +80,7 @@ impl Launcher {
             Request::Interrupt => self.stop(StopMode::Graceful, "INT"),
             Request::StopNow => self.stop(StopMode::Now, "QUIT"),
             // The terminal is gone, and with it whoever started us by hand.
-            Request::HangUp if process::is_terminal(&io::stdin()) => {
-                self.stop(StopMode::Graceful, "the terminal's hang-up");
-            }
-            Request::HangUp => warn!("HUP is ignored: this version has no reload"),
+            Request::HangUp => self.stop(StopMode::Graceful, "the terminal's hang-up"),
             Request::Unused(name) => warn!("{name} is ignored: it has no meaning in this version"),
         }
     }

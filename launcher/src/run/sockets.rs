@@ -83,6 +83,7 @@ impl Launcher {
             .capture
             .sweep(|worker| running.get(&worker).map(|running| &running.cgroup));
         self.see(sightings);
+        self.check_emptied();
         self.forget_closed();
         let lost = self.capture.lost();
         if lost > self.events_lost {

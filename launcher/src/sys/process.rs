@@ -113,8 +113,8 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
     };
     // SAFETY: between fork and exec only async-signal-safe calls are made: the closure does
     // nothing but plain system calls (write, setrlimit, sched_setaffinity, setgroups, setresgid, setresuid),
-    // on memory that was allocated before the fork. We are single-threaded besides, and nix makes
-    // the raw calls (glibc's set*id would signal other threads, of which there are none).
+    // on memory that was allocated before the fork. glibc's set*id would have other threads follow,
+    // but the child of a fork has none.
     unsafe { command.pre_exec(prepare) };
     match command.spawn() {
         Ok(child) => Ok(child.id()),
@@ -206,10 +206,4 @@ pub fn describe(pid: u32) -> String {
         return format!("pid {pid}");
     }
     format!("pid {pid} ({})", words.join(" "))
-}
-
-/// Whether a file descriptor is a terminal.
-#[must_use]
-pub fn is_terminal(fd: &impl std::os::fd::AsFd) -> bool {
-    nix::unistd::isatty(fd.as_fd()).unwrap_or(false)
 }
