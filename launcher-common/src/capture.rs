@@ -12,6 +12,10 @@ pub enum EventKind {
     /// The address belongs to a socket that is not of this fleet: `SO_REUSEPORT` was withheld, so
     /// `bind` fails with `EADDRINUSE`, as it would without the launcher.
     Taken = 3,
+    /// `bind` is about to be tried, shareable. If no [`EventKind::Bound`] follows, it failed.
+    Binding = 4,
+    /// The kernel refused to set `SO_REUSEPORT`: nothing can be shared.
+    Refused = 5,
 }
 
 impl EventKind {
@@ -22,6 +26,8 @@ impl EventKind {
             1 => Some(Self::Bound),
             2 => Some(Self::Listening),
             3 => Some(Self::Taken),
+            4 => Some(Self::Binding),
+            5 => Some(Self::Refused),
             _ => None,
         }
     }
@@ -33,9 +39,10 @@ impl EventKind {
 pub struct CaptureEvent {
     /// An [`EventKind`] as a number.
     pub kind: u32,
-    /// The process (thread group) that made the call, as seen in the initial pid namespace.
-    pub tgid: u32,
-    /// The cgroup v2 id of that process: tells the worker.
+    /// The errno of [`EventKind::Refused`]; else 0.
+    pub errno: u32,
+    /// The cgroup v2 id of the process that bound the socket: tells the worker. (Its pid would not:
+    /// here it is that of the initial pid namespace, whatever namespace the launcher is in.)
     pub cgroup: u64,
     /// The socket's cookie (`SO_COOKIE`): unique while the machine runs.
     pub cookie: u64,

@@ -4,6 +4,9 @@ use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use reuseport_launch::{
@@ -35,11 +38,21 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => {
             let exit = failure.exit;
-            // Nothing is left to report to when stderr is gone.
-            let _ = writeln!(io::stderr(), "error: {failure}");
+            report(failure);
             exit.into()
         }
     }
+}
+
+/// Writes the error to standard error, and waits for that a while: nobody may be reading.
+fn report(failure: Failure) {
+    let (written, done) = mpsc::channel();
+    thread::spawn(move || {
+        // Nothing is left to report to when stderr is gone.
+        let _ = writeln!(io::stderr(), "error: {failure}");
+        let _ = written.send(());
+    });
+    let _ = done.recv_timeout(Duration::from_secs(1));
 }
 
 fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {

@@ -61,11 +61,12 @@ fn missing_capabilities() {
     let Some(_netns) = gate::enter(&["setpriv", "sleep"]) else {
         return;
     };
-    // CAP_SYS_ADMIN stands for both others.
+    // CAP_SYS_ADMIN stands for the others.
     for (dropped, named) in [
         ("-all", "cannot"),
         ("-bpf,-sys_admin", "CAP_BPF is missing"),
         ("-net_admin,-sys_admin", "CAP_NET_ADMIN is missing"),
+        ("-perfmon,-sys_admin", "CAP_PERFMON is missing"),
         (
             "-bpf,-sys_admin,-net_admin",
             "CAP_BPF and CAP_NET_ADMIN are missing",

@@ -12,7 +12,7 @@ use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock, bpf_sock_tuple},
     btf_maps::{Array, HashMap, RingBuf, SkStorage},
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
+        bpf_get_current_cgroup_id,
         generated::{
             bpf_get_socket_cookie, bpf_setsockopt, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
             bpf_sk_release, bpf_sk_storage_get,
@@ -37,9 +37,10 @@ static EVENTS_LOST: Array<u64, 1> = Array::new();
 #[btf_map]
 static PORTS: HashMap<u32, u8, 1024> = HashMap::new();
 
-/// Marks the sockets of this fleet. The kernel drops the mark with the socket.
+/// Marks the sockets of this fleet with the cgroup of the process that bound them. The kernel drops
+/// the mark with the socket.
 #[btf_map]
-static OURS: SkStorage<u32> = SkStorage::new();
+static OURS: SkStorage<u64> = SkStorage::new();
 
 /// 1: capture every explicit port. Set before the programs are loaded.
 #[unsafe(no_mangle)]
@@ -129,22 +130,39 @@ fn claim(
         ctx,
         "bind protocol {} port {}: SO_REUSEPORT={} returned {}", protocol, port, reuse, error
     );
-    if foreign {
-        // SAFETY: the helper takes this program type's context.
-        let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-        emit(EventKind::Taken, cookie, family, protocol, port, address);
-        return ALLOW;
-    }
-    let mut mark = 1u32;
-    // SAFETY: `sk` is the context's socket; the kernel copies the initial value.
-    unsafe {
-        bpf_sk_storage_get(
-            (&raw const OURS).cast_mut().cast(),
-            sk.cast(),
-            (&raw mut mark).cast(),
-            BPF_SK_STORAGE_GET_F_CREATE.into(),
-        )
+    // SAFETY: no arguments, no effects.
+    let mut cgroup = unsafe { bpf_get_current_cgroup_id() };
+    // SAFETY: the helper takes this program type's context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let kind = if foreign {
+        EventKind::Taken
+    } else if error != 0 {
+        EventKind::Refused
+    } else {
+        EventKind::Binding
     };
+    emit(CaptureEvent {
+        kind: kind as u32,
+        errno: error.unsigned_abs() as u32,
+        cgroup,
+        cookie,
+        address: bytes(address),
+        family: family as u16,
+        protocol: protocol as u16,
+        port,
+        reserved: 0,
+    });
+    if !foreign {
+        // SAFETY: `sk` is the context's socket; the kernel copies the initial value.
+        unsafe {
+            bpf_sk_storage_get(
+                (&raw const OURS).cast_mut().cast(),
+                sk.cast(),
+                (&raw mut cgroup).cast(),
+                BPF_SK_STORAGE_GET_F_CREATE.into(),
+            )
+        };
+    }
     ALLOW
 }
 
@@ -167,9 +185,9 @@ fn belongs_to_stranger(
         if found.is_null() {
             return false;
         }
-        let ours = is_ours(found);
+        let owner = owner(found);
         bpf_sk_release(found.cast());
-        !ours
+        owner == 0
     }
 }
 
@@ -212,7 +230,8 @@ unsafe fn words(from: *const [u32; 4]) -> [u32; 4] {
 fn bound(ctx: &SockContext, family: u32, address: [u32; 4]) -> i32 {
     let sk = ctx.sock;
     // SAFETY: the context is the socket.
-    if unsafe { is_ours(sk) } {
+    let cgroup = unsafe { owner(sk) };
+    if cgroup != 0 {
         // SAFETY: as above.
         let (cookie, protocol, port) = unsafe {
             (
@@ -221,14 +240,17 @@ fn bound(ctx: &SockContext, family: u32, address: [u32; 4]) -> i32 {
                 (*sk).src_port,
             )
         };
-        emit(
-            EventKind::Bound,
+        emit(CaptureEvent {
+            kind: EventKind::Bound as u32,
+            errno: 0,
+            cgroup,
             cookie,
-            family,
-            protocol,
-            port as u16,
-            address,
-        );
+            address: bytes(address),
+            family: family as u16,
+            protocol: protocol as u16,
+            port: port as u16,
+            reserved: 0,
+        });
     }
     ALLOW
 }
@@ -239,39 +261,46 @@ pub fn listening(ctx: SockOpsContext) -> u32 {
     if ctx.op() == BPF_SOCK_OPS_TCP_LISTEN_CB {
         // SAFETY: the verifier checks the access; null is checked.
         let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
-        // SAFETY: non-null socket of the context.
-        if !sk.is_null() && unsafe { is_ours(sk) } {
-            // SAFETY: the helper takes this program type's context.
-            let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-            emit(
-                EventKind::Listening,
-                cookie,
-                ctx.family(),
-                TCP,
-                ctx.local_port() as u16,
-                [0; 4],
-            );
-            debug!(&ctx, "listen port {}", ctx.local_port());
+        if !sk.is_null() {
+            // SAFETY: non-null socket of the context.
+            let cgroup = unsafe { owner(sk) };
+            if cgroup != 0 {
+                // SAFETY: the helper takes this program type's context.
+                let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+                emit(CaptureEvent {
+                    kind: EventKind::Listening as u32,
+                    errno: 0,
+                    cgroup,
+                    cookie,
+                    address: [0; 16],
+                    family: ctx.family() as u16,
+                    protocol: TCP as u16,
+                    port: ctx.local_port() as u16,
+                    reserved: 0,
+                });
+                debug!(&ctx, "listen port {}", ctx.local_port());
+            }
         }
     }
     1
 }
 
-/// Whether a socket carries this fleet's mark.
+/// The cgroup in a socket's mark; 0 (no cgroup's id) for a socket that is not of this fleet.
 ///
 /// # Safety
 /// `sk` must be a socket pointer the verifier knows.
 #[inline(always)]
-unsafe fn is_ours(sk: *mut bpf_sock) -> bool {
-    // SAFETY: the caller's; a lookup without creation.
+unsafe fn owner(sk: *mut bpf_sock) -> u64 {
+    // SAFETY: the caller's; a lookup without creation, whose result is null or the mark.
     unsafe {
-        !bpf_sk_storage_get(
+        let mark = bpf_sk_storage_get(
             (&raw const OURS).cast_mut().cast(),
             sk.cast(),
             core::ptr::null_mut(),
             0,
         )
-        .is_null()
+        .cast::<u64>();
+        if mark.is_null() { 0 } else { *mark }
     }
 }
 
@@ -282,29 +311,29 @@ fn captured(protocol: u32, port: u16) -> bool {
     CAPTURE_ALL.load() != 0 || unsafe { PORTS.get(&key) }.is_some()
 }
 
+/// Tells the launcher. It must not call a helper that `listening` lacks: a sock_ops program can't
+/// ask for the current process before Linux 6.10, nor for its cgroup before 6.4.
 #[inline(always)]
-fn emit(kind: EventKind, cookie: u64, family: u32, protocol: u32, port: u16, address: [u32; 4]) {
-    let Some(mut record) = EVENTS.reserve(0) else {
-        if let Some(lost) = EVENTS_LOST.get_ptr_mut(0) {
-            // SAFETY: points into the map's value.
-            unsafe { fetch_add(lost, 1) };
+fn emit(event: CaptureEvent) {
+    match EVENTS.reserve(0) {
+        Some(mut record) => {
+            record.write(event);
+            record.submit(0);
         }
-        return;
-    };
-    record.write(CaptureEvent {
-        kind: kind as u32,
-        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
-        // SAFETY: no arguments, no effects.
-        cgroup: unsafe { bpf_get_current_cgroup_id() },
-        cookie,
-        // SAFETY: four words of network byte order are sixteen bytes of it.
-        address: unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(address) },
-        family: family as u16,
-        protocol: protocol as u16,
-        port,
-        reserved: 0,
-    });
-    record.submit(0);
+        None => {
+            if let Some(lost) = EVENTS_LOST.get_ptr_mut(0) {
+                // SAFETY: points into the map's value.
+                unsafe { fetch_add(lost, 1) };
+            }
+        }
+    }
+}
+
+/// Four words of network byte order as sixteen bytes of it.
+#[inline(always)]
+fn bytes(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: the same size, and any bytes are valid.
+    unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
 }
 
 launcher_ebpf::license!();

@@ -2,30 +2,57 @@
 
 use std::{fs, os::fd::OwnedFd};
 
-use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
+use rustix::{
+    io::Errno,
+    process::{PidfdGetfdFlags, pidfd_getfd},
+};
 
 use crate::sys::{
     cgroup::{WorkerCgroup, open_pidfd},
     listeners::{cookie, is_mptcp},
 };
 
-/// Finds the socket with this cookie among the open files of the process that made it, or of
-/// another one of its worker (the first may have ended after a fork).
-pub(super) fn find(tgid: u32, cgroup: &WorkerCgroup, wanted: u64) -> Option<OwnedFd> {
-    let has_cookie = |socket: &OwnedFd| cookie(socket).is_ok_and(|cookie| cookie == wanted);
-    sockets(tgid).find(has_cookie).or_else(|| {
-        let others = cgroup.processes().into_iter().filter(|&pid| pid != tgid);
-        others.flat_map(sockets).find(has_cookie)
-    })
+/// The outcome of a search.
+pub(super) enum Found {
+    /// A copy of the socket.
+    Socket(OwnedFd),
+    /// No process of the worker has it open (any more).
+    Nowhere,
+    /// There are sockets that we may not copy; it may be one of them.
+    Forbidden,
 }
 
-/// Whether a process listens on an MPTCP socket.
-pub(super) fn has_mptcp_listener(pid: u32) -> bool {
-    sockets(pid).any(|socket| is_mptcp(&socket))
+/// Finds the socket with this cookie among the open files of a worker's processes: of all of them,
+/// because the one that made it may have ended after a fork.
+pub(super) fn find(cgroup: &WorkerCgroup, wanted: u64) -> Found {
+    let mut forbidden = false;
+    for pid in cgroup.processes() {
+        for copy in sockets(pid) {
+            match copy {
+                Ok(socket) if cookie(&socket).is_ok_and(|cookie| cookie == wanted) => {
+                    return Found::Socket(socket);
+                }
+                Err(Errno::PERM) => forbidden = true,
+                // Another socket, or one that was closed meanwhile.
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+    if forbidden {
+        Found::Forbidden
+    } else {
+        Found::Nowhere
+    }
+}
+
+/// Whether a worker has an MPTCP socket.
+pub(super) fn has_mptcp_socket(cgroup: &WorkerCgroup) -> bool {
+    let mut sockets = cgroup.processes().into_iter().flat_map(sockets).flatten();
+    sockets.any(|socket| is_mptcp(&socket))
 }
 
 /// Copies of a process's sockets, one open at a time.
-fn sockets(pid: u32) -> impl Iterator<Item = OwnedFd> {
+fn sockets(pid: u32) -> impl Iterator<Item = Result<OwnedFd, Errno>> {
     let pidfd = open_pidfd(pid).ok();
     let fds = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
@@ -37,6 +64,6 @@ fn sockets(pid: u32) -> impl Iterator<Item = OwnedFd> {
             return None;
         }
         let fd = entry.file_name().to_str()?.parse().ok()?;
-        pidfd_getfd(pidfd.as_ref()?, fd, PidfdGetfdFlags::empty()).ok()
+        Some(pidfd_getfd(pidfd.as_ref()?, fd, PidfdGetfdFlags::empty()))
     })
 }

@@ -10,7 +10,7 @@ mod adopt;
 mod programs;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{BorrowedFd, OwnedFd},
@@ -18,7 +18,10 @@ use std::{
 
 use launcher_common::{CaptureEvent, EventKind};
 
-use self::programs::{Listening, Programs};
+use self::{
+    adopt::Found,
+    programs::{Listening, Programs},
+};
 use crate::{
     failure::Failure,
     sys::{
@@ -27,6 +30,10 @@ use crate::{
     },
     worker::WorkerId,
 };
+
+/// How many failed binds of a worker are remembered: enough for a server that tries one port after
+/// another.
+const BINDING_MAX: usize = 64;
 
 /// Which ports are captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +73,23 @@ pub enum Sighting {
         /// Whose it is.
         worker: WorkerId,
     },
+    /// A worker has a socket that we may not copy, so it can't be steered to.
+    Forbidden {
+        /// Whose it is.
+        worker: WorkerId,
+    },
+    /// The kernel does not let an eBPF program make a socket shareable.
+    Refused {
+        /// Its reason.
+        error: io::Error,
+    },
+    /// A worker's next `listen` will be noticed late.
+    Unwatched {
+        /// Whose it is.
+        worker: WorkerId,
+        /// Why the program could not be attached.
+        error: io::Error,
+    },
 }
 
 /// The capture of one fleet.
@@ -79,8 +103,10 @@ pub struct Capture {
 #[derive(Debug)]
 struct Watched {
     worker: WorkerId,
-    /// The sockets that are bound and do not listen yet, with the process that bound them.
-    awaited: HashMap<u64, u32>,
+    /// The sockets that are bound and do not listen yet.
+    awaited: HashSet<u64>,
+    /// What `bind` was tried with, by socket, until it succeeds; at most [`BINDING_MAX`].
+    binding: HashMap<u64, (Protocol, SocketAddr)>,
     /// Attached while `awaited` is not empty.
     listening: Option<Listening>,
 }
@@ -119,7 +145,8 @@ impl Capture {
     pub fn watch(&mut self, worker: WorkerId, cgroup: &WorkerCgroup) {
         let watched = Watched {
             worker,
-            awaited: HashMap::new(),
+            awaited: HashSet::new(),
+            binding: HashMap::new(),
             listening: None,
         };
         self.workers.insert(cgroup.id(), watched);
@@ -130,57 +157,60 @@ impl Capture {
         self.workers.retain(|_, watched| watched.worker != worker);
     }
 
-    /// Handles the events that have arrived. `cgroup` gives a worker's cgroup.
-    ///
-    /// # Errors
-    /// When the `listening` program can't be attached.
+    /// Handles some of the events that have arrived, and says whether there may be more. A copy of
+    /// each new member's socket comes with its sighting, so not all are handled at once. `cgroup`
+    /// gives a worker's cgroup.
     pub fn read<'a>(
         &mut self,
         cgroup: impl Fn(WorkerId) -> Option<&'a WorkerCgroup>,
-    ) -> io::Result<Vec<Sighting>> {
+    ) -> (Vec<Sighting>, bool) {
+        const EVENTS_MAX: usize = 32;
         let mut sightings = Vec::new();
-        while let Some(event) = self.programs.next_event() {
-            let Some(kind) = EventKind::from_raw(event.kind) else {
+        for _ in 0..EVENTS_MAX {
+            let Some(event) = self.programs.next_event() else {
+                return (sightings, false);
+            };
+            let Some(id) = self.owner(event.cgroup, &cgroup) else {
                 continue;
             };
-            // A server may make cgroups of its own below its worker's.
-            let id = if self.workers.contains_key(&event.cgroup) {
-                event.cgroup
-            } else {
-                let owner = self.workers.iter().find(|(_, watched)| {
-                    cgroup(watched.worker)
-                        .is_some_and(|cgroup| cgroup.processes().contains(&event.tgid))
-                });
-                let Some((&id, _)) = owner else { continue };
-                id
-            };
-            let Some(watched) = self.workers.get_mut(&id) else {
-                continue;
-            };
-            let Some(cgroup) = cgroup(watched.worker) else {
-                continue;
-            };
-            match kind {
-                EventKind::Taken => sightings.push(Sighting::Taken {
-                    worker: watched.worker,
-                    protocol: protocol(&event),
-                    address: address(&event),
-                }),
-                EventKind::Bound => {
-                    if protocol(&event) == Protocol::Tcp && watched.listening.is_none() {
-                        watched.listening = Some(self.programs.attach_listening(cgroup)?);
-                    }
-                    watched.awaited.insert(event.cookie, event.tgid);
-                    watched.look_at(event.cookie, cgroup, &mut sightings);
-                }
-                EventKind::Listening => {
-                    // A socket that listens again after a shutdown is awaited by nobody.
-                    watched.awaited.insert(event.cookie, event.tgid);
-                    watched.look_at(event.cookie, cgroup, &mut sightings);
-                }
+            if let Some(watched) = self.workers.get_mut(&id)
+                && let Some(cgroup) = cgroup(watched.worker)
+            {
+                watched.handle(&event, cgroup, &mut self.programs, &mut sightings);
             }
         }
-        Ok(sightings)
+        (sightings, true)
+    }
+
+    /// The worker's cgroup that this one is, or is somewhere below: servers may make their own.
+    fn owner<'a>(
+        &self,
+        id: u64,
+        cgroup: impl Fn(WorkerId) -> Option<&'a WorkerCgroup>,
+    ) -> Option<u64> {
+        if self.workers.contains_key(&id) {
+            return Some(id);
+        }
+        let above = self
+            .workers
+            .iter()
+            .find(|(_, watched)| cgroup(watched.worker).is_some_and(|cgroup| cgroup.contains(id)));
+        above.map(|(&id, _)| id)
+    }
+
+    /// The addresses that a worker has tried to bind, and could not, since it was last asked.
+    pub fn failed_binds(&mut self, worker: WorkerId) -> Vec<(Protocol, SocketAddr)> {
+        let watched = self
+            .workers
+            .values_mut()
+            .find(|watched| watched.worker == worker);
+        watched.map_or_else(Vec::new, |watched| {
+            watched
+                .binding
+                .drain()
+                .map(|(_, address)| address)
+                .collect()
+        })
     }
 
     /// Looks again at every awaited socket: finds those that were closed without having listened,
@@ -194,7 +224,7 @@ impl Capture {
             let Some(cgroup) = cgroup(watched.worker) else {
                 continue;
             };
-            let cookies: Vec<u64> = watched.awaited.keys().copied().collect();
+            let cookies: Vec<u64> = watched.awaited.iter().copied().collect();
             for cookie in cookies {
                 watched.look_at(cookie, cgroup, &mut sightings);
             }
@@ -210,29 +240,67 @@ impl Capture {
 }
 
 impl Watched {
-    fn look_at(&mut self, cookie: u64, cgroup: &WorkerCgroup, sightings: &mut Vec<Sighting>) {
-        let Some(&tgid) = self.awaited.get(&cookie) else {
-            return;
-        };
-        match adopt::find(tgid, cgroup, cookie) {
-            Some(socket) => match inspect(&socket) {
-                Ok(Inspected::NotListening) => return,
-                Ok(Inspected::Endpoint(endpoint)) => {
-                    sightings.push(Sighting::Member {
-                        worker: self.worker,
-                        cookie,
-                        endpoint,
-                        socket,
-                    });
+    fn handle(
+        &mut self,
+        event: &CaptureEvent,
+        cgroup: &WorkerCgroup,
+        programs: &mut Programs,
+        sightings: &mut Vec<Sighting>,
+    ) {
+        let worker = self.worker;
+        match EventKind::from_raw(event.kind) {
+            Some(EventKind::Binding) if self.binding.len() == BINDING_MAX => {}
+            Some(EventKind::Binding) => {
+                let tried = (protocol(event), address(event));
+                self.binding.insert(event.cookie, tried);
+            }
+            Some(EventKind::Taken) => sightings.push(Sighting::Taken {
+                worker,
+                protocol: protocol(event),
+                address: address(event),
+            }),
+            Some(EventKind::Refused) => sightings.push(Sighting::Refused {
+                error: io::Error::from_raw_os_error(event.errno as i32),
+            }),
+            Some(EventKind::Bound) => {
+                self.binding.remove(&event.cookie);
+                if protocol(event) == Protocol::Tcp && self.listening.is_none() {
+                    match programs.attach_listening(cgroup) {
+                        Ok(listening) => self.listening = Some(listening),
+                        // The socket is still looked at now, and with every sweep.
+                        Err(error) => sightings.push(Sighting::Unwatched { worker, error }),
+                    }
                 }
+                self.awaited.insert(event.cookie);
+                self.look_at(event.cookie, cgroup, sightings);
+            }
+            Some(EventKind::Listening) => {
+                // A socket that listens again after a shutdown is awaited by nobody.
+                self.awaited.insert(event.cookie);
+                self.look_at(event.cookie, cgroup, sightings);
+            }
+            None => {}
+        }
+    }
+
+    fn look_at(&mut self, cookie: u64, cgroup: &WorkerCgroup, sightings: &mut Vec<Sighting>) {
+        let worker = self.worker;
+        match adopt::find(cgroup, cookie) {
+            Found::Socket(socket) => match inspect(&socket) {
+                Ok(Inspected::NotListening) => return,
+                Ok(Inspected::Endpoint(endpoint)) => sightings.push(Sighting::Member {
+                    worker,
+                    cookie,
+                    endpoint,
+                    socket,
+                }),
                 Ok(Inspected::Other) | Err(_) => {}
             },
+            Found::Forbidden => sightings.push(Sighting::Forbidden { worker }),
             // Closed meanwhile; or the subflow of an MPTCP socket, which has no descriptor.
-            None => {
-                if adopt::has_mptcp_listener(tgid) {
-                    sightings.push(Sighting::Mptcp {
-                        worker: self.worker,
-                    });
+            Found::Nowhere => {
+                if adopt::has_mptcp_socket(cgroup) {
+                    sightings.push(Sighting::Mptcp { worker });
                 }
             }
         }

@@ -126,16 +126,16 @@ fn load(fleet: &FleetCgroup, ports: &Ports, log: bool) -> Result<Programs, Box<d
     } else {
         None
     };
-    let cgroup = fleet.open()?;
+    let cgroup = fleet.directory();
     for name in ["bind4", "bind6"] {
         let program: &mut CgroupSockAddr = program(&mut ebpf, name)?;
         program.load()?;
-        program.attach(&cgroup, CgroupAttachMode::Single)?;
+        program.attach(cgroup, CgroupAttachMode::Single)?;
     }
     for name in ["post_bind4", "post_bind6"] {
         let program: &mut CgroupSock = program(&mut ebpf, name)?;
         program.load()?;
-        program.attach(&cgroup, CgroupAttachMode::Single)?;
+        program.attach(cgroup, CgroupAttachMode::Single)?;
     }
     let listening: &mut SockOps = program(&mut ebpf, "listening")?;
     listening.load()?;

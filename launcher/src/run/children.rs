@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tracing::{error, warn};
 
-use super::launcher::{Launcher, Running};
+use super::{
+    launcher::{Launcher, Running},
+    strangers,
+};
 use crate::{
     fleet::{Event, ExitStatus},
     sys::process,
@@ -18,6 +21,8 @@ const UNLINK: Duration = Duration::from_millis(20);
 impl Launcher {
     /// Children have ended: workers, the output process, or orphans of workers.
     pub(super) fn on_children(&mut self) {
+        // What a worker did before it ended is known by now, and explains its end.
+        self.catch_up();
         let ended = process::reap();
         for child in &ended {
             if child.pid == self.output.pid() {
@@ -27,6 +32,8 @@ impl Launcher {
                 }
             }
         }
+        // Only one of a batch, because the answer may take its time.
+        let mut asked = false;
         for child in ended {
             let main = |running: &Running| !running.ended && running.pid == Some(child.pid);
             let Some((&worker, running)) =
@@ -35,15 +42,21 @@ impl Launcher {
                 continue;
             };
             running.ended = true;
-            let taken = running.taken.clone();
+            let mut taken = running.taken.take();
             let emptied = running.cgroup.wait_until_empty(UNLINK);
             let status = match child.status {
                 Ok(code) => ExitStatus::Code(code),
                 Err(signal) => ExitStatus::Signal(signal),
             };
             let was_ready = self.is_ready(worker);
-            if !was_ready && !self.fleet.is_stopping() {
-                self.last_words = Some((worker, self.output.tail(worker)));
+            if !was_ready && !self.is_stopping() {
+                if !asked {
+                    asked = true;
+                    self.last_words = Some((worker, self.output.tail(worker)));
+                }
+                for (protocol, address) in self.capture.failed_binds(worker) {
+                    taken = taken.or_else(|| strangers::at(self, protocol, address));
+                }
             }
             if emptied {
                 self.feed(Event::Emptied { worker });

@@ -1,7 +1,7 @@
 //! Carries out what the fleet asks for, and tells it what happened.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -57,6 +57,10 @@ pub(super) struct Launcher {
     outcome: Option<Outcome>,
     announcement: Announcement,
     pub(super) events_lost: u64,
+    /// Whether capture events are left to be handled.
+    pub(super) behind: bool,
+    /// The strangers' sockets that were warned of.
+    pub(super) strangers_told: HashSet<u64>,
 }
 
 /// The startup line: printed once, when the workers have opened all of their sockets, which no
@@ -90,6 +94,7 @@ impl Launcher {
         steering: Steering,
         output: Output,
         started_at: String,
+        file_limit: Rlimit,
     ) -> Self {
         let settings = Settings {
             workers: plan.workers,
@@ -108,13 +113,15 @@ impl Launcher {
             capture,
             output,
             cgroup,
-            file_limit: process::raise_file_limit(),
+            file_limit,
             stop_calls: Vec::new(),
             fatal: None,
             last_words: None,
             outcome: None,
             announcement: Announcement::Waiting,
             events_lost: 0,
+            behind: false,
+            strangers_told: HashSet::new(),
         }
     }
 
@@ -253,6 +260,12 @@ impl Launcher {
     pub(super) fn is_ready(&self, worker: WorkerId) -> bool {
         let ready = |view: &View| view.worker == worker && view.state == State::Ready;
         self.fleet.views().iter().any(ready)
+    }
+
+    /// Whether some worker takes connections.
+    pub(super) fn is_serving(&self) -> bool {
+        let mut views = self.fleet.views().into_iter();
+        views.any(|view| view.state == State::Ready)
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -38,9 +38,10 @@ use crate::{
     steer::Steering,
     sys::{
         hierarchy::Hierarchy,
+        identity::Identity,
         privilege, process,
         readable::Readable,
-        runtime::{Lock, RuntimeDir},
+        runtime::{Lock, RuntimeDir, State},
     },
 };
 
@@ -69,17 +70,20 @@ fn failed(what: &str, error: &io::Error) -> Failure {
 }
 
 async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
-    privilege::check()?;
+    privilege::check(plan.identity.as_ref().is_some_and(Identity::is_other_user))?;
     runtime_dir.prepare()?;
     let _lock = Lock::acquire(&runtime_dir, &plan.name)?;
     process::become_subreaper().map_err(|error| failed("become the reaper of orphans", &error))?;
     let hierarchy = Hierarchy::find()?;
-    stale::clear(&plan, &runtime_dir, &hierarchy);
+    let before = State::read(&runtime_dir, &plan.name).ok().flatten();
     let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let _state = StateFile::write(&plan, &runtime_dir, &hierarchy, &started_at)?;
     let cgroup = hierarchy.create_fleet(plan.name.as_str())?;
+    stale::clear(&plan, before.as_ref(), &hierarchy, &cgroup);
     let capture = Capture::start(&cgroup, &plan.ports, plan.ebpf_log)?;
     let steering = Steering::new(plan.policy)?;
+    // Before the output process starts, which needs two descriptors for each worker as well.
+    let file_limit = process::raise_file_limit();
     let output = Output::start().map_err(|error| failed("start the output process", &error))?;
 
     let mut signals = Signals::new().map_err(|error| failed("handle signals", &error))?;
@@ -91,12 +95,20 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
         .transpose()
         .map_err(waiting)?;
     let (calls, mut called) = mpsc::channel(64);
-    let server = Server::bind(&runtime_dir.socket(&plan.name), calls)
-        .map_err(|error| failed("open the control socket", &error))?;
+    let socket = runtime_dir.socket(&plan.name);
+    let server = Server::bind(&socket, calls).map_err(|error| {
+        Failure::new(
+            format!("cannot open the control socket {}", socket.display()),
+            error,
+            "choose another directory (--runtime-dir) or a shorter name (--name)",
+        )
+    })?;
     let mut housekeeping = interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
-    let mut launcher = Launcher::new(plan, cgroup, capture, steering, output, started_at);
+    let mut launcher = Launcher::new(
+        plan, cgroup, capture, steering, output, started_at, file_limit,
+    );
     launcher.feed(Event::Start);
     let outcome = loop {
         launcher.settle();
@@ -107,6 +119,8 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
         tokio::select! {
             biased;
             request = signals.next() => launcher.on_signal(request),
+            Some(call) = called.recv() => launcher.on_call(call),
+            () = std::future::ready(()), if launcher.behind => launcher.on_captured(),
             ready = captured.ready() => {
                 ready.map_err(waiting)?;
                 launcher.on_captured();
@@ -115,7 +129,6 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
                 ready.map_err(waiting)?;
                 launcher.on_logged();
             }
-            Some(call) = called.recv() => launcher.on_call(call),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 launcher.on_deadline();
             }

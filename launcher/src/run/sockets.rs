@@ -1,24 +1,36 @@
 //! What a sighting of a socket means to the fleet.
 
+use std::collections::HashSet;
+
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{launcher::Launcher, strangers};
 use crate::{
     capture::Sighting,
+    failure::{Exit, Failure},
     fleet::Event,
     sys::listeners::{self, Protocol},
 };
 
 impl Launcher {
-    /// The capture programs have reported something.
+    /// The capture programs have reported something: handles part of it, and leaves a note when
+    /// there is more.
     pub(super) fn on_captured(&mut self) {
         let running = &self.running;
-        match self
+        let (sightings, more) = self
             .capture
-            .read(|worker| running.get(&worker).map(|running| &running.cgroup))
-        {
-            Ok(sightings) => self.see(sightings),
-            Err(error) => warn!("a worker's listening sockets may go unnoticed: {error}"),
+            .read(|worker| running.get(&worker).map(|running| &running.cgroup));
+        self.behind = more;
+        self.see(sightings);
+        self.settle();
+    }
+
+    /// Handles all that the capture programs have reported.
+    pub(super) fn catch_up(&mut self) {
+        self.behind = true;
+        while self.behind {
+            self.on_captured();
         }
     }
 
@@ -44,16 +56,15 @@ impl Launcher {
                         self.forget_closed();
                     }
                     if let Err(failure) = self.steering.adopt(worker, cookie, &endpoint, socket) {
-                        let event = self.fail(failure);
-                        self.feed(event);
+                        self.fail_unless_serving(failure);
                         continue;
                     }
                     self.feed(Event::Listening { worker });
                     self.postpone_announcement();
                     if members.is_empty()
-                        && let Some(failure) = strangers::beside(self, &endpoint)
+                        && let Some(stranger) = strangers::beside(self, &endpoint).first()
                     {
-                        let event = self.fail(failure);
+                        let event = self.fail(stranger.refusal(&endpoint));
                         self.feed(event);
                     }
                 }
@@ -62,11 +73,28 @@ impl Launcher {
                     protocol,
                     address,
                 } => {
-                    let failure = strangers::at(self, protocol, address);
-                    warn!("worker {worker}: {}: {}", failure.what, failure.why);
-                    if let Some(running) = self.running.get_mut(&worker) {
-                        running.taken = Some(failure);
+                    if let Some(failure) = strangers::at(self, protocol, address) {
+                        warn!("worker {worker}: {}: {}", failure.what, failure.why);
+                        if let Some(running) = self.running.get_mut(&worker) {
+                            running.taken = Some(failure);
+                        }
                     }
+                }
+                Sighting::Forbidden { worker } => warn!(
+                    "worker {worker} has a socket that may not be copied, so nothing can be steered to \
+                     it: CAP_SYS_PTRACE is missing, or a security module forbids it"
+                ),
+                Sighting::Refused { error } => {
+                    let failure = Failure::new(
+                        "cannot share ports among the workers",
+                        format_args!("the kernel lets no eBPF program set SO_REUSEPORT: {error}"),
+                        "a later kernel is needed; this was developed on Linux 6.18",
+                    );
+                    let event = self.fail(failure.exit(Exit::Unavailable));
+                    self.feed(event);
+                }
+                Sighting::Unwatched { worker, error } => {
+                    warn!("worker {worker} may be noticed late when it listens: {error}");
                 }
                 Sighting::Mptcp { worker } => warn!(
                     "worker {worker} listens on an MPTCP socket, which the kernel can't share or steer: \
@@ -83,8 +111,11 @@ impl Launcher {
             .capture
             .sweep(|worker| running.get(&worker).map(|running| &running.cgroup));
         self.see(sightings);
+        self.settle();
         self.check_emptied();
         self.forget_closed();
+        self.steering.forget_deserted(Instant::now().into_std());
+        self.look_for_strangers();
         let lost = self.capture.lost();
         if lost > self.events_lost {
             warn!(
@@ -97,17 +128,52 @@ impl Launcher {
 
     /// Takes members whose sockets have closed, while their workers live, out of the tables.
     fn forget_closed(&mut self) {
-        let lists = [Protocol::Tcp, Protocol::Udp].map(listeners::list);
-        if let [Ok(tcp), Ok(udp)] = lists {
-            let alive = |cookie| {
-                tcp.iter()
-                    .chain(&udp)
-                    .any(|listener| listener.cookie == cookie)
-            };
-            if let Err(failure) = self.steering.forget_closed(alive) {
-                let event = self.fail(failure);
-                self.feed(event);
+        // Twice, because a list is not made in one moment: it can leave out a socket that was there
+        // all the time.
+        let lists = || [Protocol::Tcp, Protocol::Udp].map(listeners::list);
+        if let ([Ok(a), Ok(b)], [Ok(c), Ok(d)]) = (lists(), lists()) {
+            let all = a.iter().chain(&b).chain(&c).chain(&d);
+            let alive: HashSet<u64> = all.map(|listener| listener.cookie).collect();
+            if let Err(failure) = self
+                .steering
+                .forget_closed(|cookie| alive.contains(&cookie))
+            {
+                self.fail_unless_serving(failure);
             }
+        }
+    }
+
+    /// Tells, once for each, of sockets that have joined the workers' addresses since. Under a
+    /// program they get nothing; under the policy `kernel` they get their share.
+    fn look_for_strangers(&mut self) {
+        let mut seen = HashSet::new();
+        for group in self.steering.groups() {
+            for stranger in strangers::beside(self, &group.endpoint) {
+                seen.insert(stranger.listener.cookie);
+                if !self.strangers_told.contains(&stranger.listener.cookie) {
+                    let gets = match group.counted {
+                        Some(_) => {
+                            "nothing is steered to it, but it takes over should all workers go"
+                        }
+                        None => "it gets a share of the connections",
+                    };
+                    warn!(
+                        "{} is also listened on by {}: {gets}",
+                        group.endpoint, stranger.owner
+                    );
+                }
+            }
+        }
+        self.strangers_told = seen;
+    }
+
+    /// Something that concerns one socket has failed: that is the end only if nobody serves.
+    fn fail_unless_serving(&mut self, failure: Failure) {
+        if self.is_serving() {
+            warn!("{}: {}", failure.what, failure.why);
+        } else {
+            let event = self.fail(failure);
+            self.feed(event);
         }
     }
 }

@@ -59,23 +59,23 @@ impl Drop for StateFile<'_> {
     }
 }
 
-/// What a launcher that was killed has left: its workers still run, and hold the ports.
-pub(super) fn clear(plan: &Plan, runtime_dir: &RuntimeDir, hierarchy: &Hierarchy) {
-    let state = State::read(runtime_dir, &plan.name).ok().flatten();
-    let recorded = state.as_ref().map(|state| PathBuf::from(&state.cgroup));
-    let own = hierarchy.fleet_path(plan.name.as_str());
-    let mut paths = vec![own];
-    paths.extend(recorded.filter(|path| *path != paths[0]));
-    let who = state.map_or_else(String::new, |state| format!(" (pid {})", state.pid));
-    let fleets: Vec<FleetCgroup> = paths
-        .iter()
-        .filter_map(|path| hierarchy.left_behind(path))
-        .collect();
-    for fleet in fleets {
+/// Stops the workers that a launcher of this name has left when it was killed, and removes their
+/// cgroups. `before` is the state file it left; its fleet may have lived in another cgroup than
+/// `own`, if it was started from elsewhere.
+pub(super) fn clear(plan: &Plan, before: Option<&State>, hierarchy: &Hierarchy, own: &FleetCgroup) {
+    let recorded = before.map(|state| PathBuf::from(&state.cgroup));
+    let elsewhere = recorded
+        .filter(|path| *path != hierarchy.fleet_path(plan.name.as_str()))
+        .and_then(|path| hierarchy.left_behind(&path));
+    let who = before.map_or_else(String::new, |state| format!(" (pid {})", state.pid));
+    for fleet in [Some(own), elsewhere.as_ref()].into_iter().flatten() {
         let workers = fleet.workers().unwrap_or_default();
+        if workers.is_empty() && before.is_none() {
+            continue;
+        }
         let running = workers.iter().filter(|worker| worker.populated()).count();
         warn!(
-            "a launcher named {}{who} was killed; stopping the {running} workers it left and removing its cgroup",
+            "a launcher named {}{who} was killed; stopping the {running} workers it left",
             plan.name
         );
         for worker in &workers {
@@ -88,6 +88,9 @@ pub(super) fn clear(plan: &Plan, runtime_dir: &RuntimeDir, hierarchy: &Hierarchy
                 worker.kill();
                 // Bounded: an unkillable process must not keep us from starting.
                 let _ = worker.wait_until_empty(Duration::from_secs(5));
+            }
+            if let Err(error) = worker.remove() {
+                warn!("a cgroup that it left could not be removed: {error}");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Sockets that are not of this fleet and receive, or would receive, what is meant for it.
 
-use std::net::SocketAddr;
+use std::{collections::HashSet, net::SocketAddr};
 
 use super::launcher::Launcher;
 use crate::{
@@ -11,66 +11,80 @@ use crate::{
     },
 };
 
-/// The failure of a worker that wanted this address and could not have it.
-pub(super) fn at(launcher: &Launcher, protocol: Protocol, address: SocketAddr) -> Failure {
+/// A stranger's socket.
+pub(super) struct Stranger {
+    pub(super) listener: Listener,
+    /// Its pid and command, or why they are not known.
+    pub(super) owner: String,
+}
+
+impl Stranger {
+    /// The refusal to share an endpoint with it.
+    pub(super) fn refusal(&self, endpoint: &Endpoint) -> Failure {
+        Failure::new(
+            format!("cannot share {endpoint} among the workers"),
+            format_args!("{} belongs to {}", self.listener.address, self.owner),
+            "stop that process, or give the command another port; a launcher shares ports only among its own workers",
+        )
+    }
+}
+
+/// The failure of a worker that wanted this address and could not have it, if a stranger is to
+/// blame.
+pub(super) fn at(launcher: &Launcher, protocol: Protocol, address: SocketAddr) -> Option<Failure> {
     let endpoint = Endpoint {
         protocol,
         address,
         v6only: false,
         device: None,
     };
-    let owner = strangers(launcher, &endpoint).first().map_or_else(
-        || "a socket that is gone by now".to_owned(),
-        |(_, owner)| owner.clone(),
-    );
-    refused(&endpoint, &owner)
+    let found = find(launcher, &endpoint);
+    Some(found.first()?.refusal(&endpoint))
 }
 
-/// The failure of sharing this endpoint with somebody who joined it by another way than `bind`
-/// under our eyes: a socket that listens where a worker does and is not the fleet's.
-pub(super) fn beside(launcher: &Launcher, endpoint: &Endpoint) -> Option<Failure> {
-    // Twice: a socket that is just being closed has no owner any more, but is not there the second
-    // time.
-    let first = strangers(launcher, endpoint);
-    let (seen, owner) = first.first()?;
-    let again = strangers(launcher, endpoint);
-    again
-        .iter()
-        .any(|(listener, _)| listener.cookie == seen.cookie)
-        .then(|| refused(endpoint, owner))
+/// Who listens where a worker does and is not of the fleet.
+pub(super) fn beside(launcher: &Launcher, endpoint: &Endpoint) -> Vec<Stranger> {
+    let mut found = find(launcher, endpoint);
+    if !found.is_empty() {
+        // Twice: a socket that is just being closed has no owner any more, but is not there the
+        // second time.
+        let again = find(launcher, endpoint);
+        found.retain(|stranger| {
+            let cookie = stranger.listener.cookie;
+            again
+                .iter()
+                .any(|stranger| stranger.listener.cookie == cookie)
+        });
+    }
+    found
 }
 
-fn refused(endpoint: &Endpoint, owner: &str) -> Failure {
-    Failure::new(
-        format!("cannot share {endpoint} among the workers"),
-        format_args!("it belongs to {owner}"),
-        "stop that process, or give the command another port; a launcher shares ports only among its own workers",
-    )
-}
-
-fn strangers(launcher: &Launcher, endpoint: &Endpoint) -> Vec<(Listener, String)> {
-    let listed = listeners::list(endpoint.protocol).unwrap_or_default();
-    listed
+fn find(launcher: &Launcher, endpoint: &Endpoint) -> Vec<Stranger> {
+    let mut unknown = listeners::list(endpoint.protocol).unwrap_or_default();
+    unknown.retain(|listener| {
+        listener.overlaps(endpoint) && !launcher.steering.is_member(listener.cookie)
+    });
+    if unknown.is_empty() {
+        return Vec::new();
+    }
+    // Workers' sockets that are not adopted yet, and our copies of some that just are being. Looked
+    // for there first: going through every process of the machine is slow.
+    let workers = launcher.running.values();
+    let ours: HashSet<u32> = workers
+        .flat_map(|running| running.cgroup.processes())
+        .chain([std::process::id()])
+        .flat_map(listeners::sockets_of)
+        .collect();
+    unknown.retain(|listener| !ours.contains(&listener.inode));
+    let owners = listeners::owners(unknown.iter().map(|listener| listener.inode));
+    unknown
         .into_iter()
-        .filter(|listener| {
-            listener.overlaps(endpoint) && !launcher.steering.is_member(listener.cookie)
-        })
-        .filter_map(|listener| match listeners::owner(listener.inode) {
-            // A worker's socket that is not adopted yet, or our copy of one that is just being.
-            Some(pid) if pid == std::process::id() || launcher.is_workers(pid) => None,
-            Some(pid) => Some((listener, describe(pid))),
-            None => Some((
-                listener,
-                "a process that can't be seen from here (another pid namespace?)".to_owned(),
-            )),
+        .map(|listener| Stranger {
+            owner: owners.get(&listener.inode).map_or_else(
+                || "a process that can't be seen from here (another pid namespace?)".to_owned(),
+                |&pid| describe(pid),
+            ),
+            listener,
         })
         .collect()
-}
-
-impl Launcher {
-    fn is_workers(&self, pid: u32) -> bool {
-        self.running
-            .values()
-            .any(|running| running.cgroup.processes().contains(&pid))
-    }
 }

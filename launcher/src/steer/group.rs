@@ -4,13 +4,17 @@ use std::{
     collections::{BTreeMap, HashMap},
     error::Error,
     os::fd::OwnedFd,
+    time::Instant,
 };
 
 use super::program::Program;
 use crate::{
     failure::Failure,
     policy::{Weighted, compile},
-    sys::{listeners::Endpoint, privilege::ebpf_failure},
+    sys::{
+        listeners::{Endpoint, Inspected, inspect},
+        privilege::ebpf_failure,
+    },
     worker::WorkerId,
 };
 
@@ -26,6 +30,8 @@ pub(super) struct Group {
     pub(super) installed: Vec<Weighted>,
     /// Copies of members' sockets through which the program is yet to be attached.
     pub(super) unattached: Vec<OwnedFd>,
+    /// Since when it was seen to have no members.
+    pub(super) deserted: Option<Instant>,
 }
 
 /// A member of it.
@@ -62,7 +68,11 @@ impl Group {
         // because the kernel forgets it whenever the group's last socket closes.
         if !self.installed.is_empty() {
             for socket in self.unattached.drain(..) {
-                program.attach(&socket).map_err(|error| failed(&error))?;
+                if let Err(error) = program.attach(&socket)
+                    && still_listens(&socket)
+                {
+                    return Err(failed(&error));
+                }
             }
         }
         Ok(())
@@ -75,6 +85,12 @@ impl Group {
             .map_or(0, |program| program.sent_to(index));
         sent.saturating_sub(member.before)
     }
+}
+
+/// Whether a socket that the kernel refuses could be expected to be accepted: a server may close it
+/// at any time.
+pub(super) fn still_listens(socket: &OwnedFd) -> bool {
+    matches!(inspect(socket), Ok(Inspected::Endpoint(_)))
 }
 
 /// The ready workers' members, with the identities by which `hash` keeps flows in place: a worker's

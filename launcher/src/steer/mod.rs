@@ -9,12 +9,13 @@ mod program;
 use std::{
     collections::{BTreeMap, HashMap},
     os::fd::OwnedFd,
+    time::{Duration, Instant},
 };
 
 use launcher_common::MEMBERS_MAX;
 
 use self::{
-    group::{Group, Member},
+    group::{Group, Member, still_listens},
     program::Program,
 };
 use crate::{
@@ -26,6 +27,9 @@ use crate::{
     },
     worker::WorkerId,
 };
+
+/// How long a group without members is kept: its counters are of interest while a worker restarts.
+const DESERTED_FOR: Duration = Duration::from_secs(60);
 
 /// The steering of one fleet.
 #[derive(Debug)]
@@ -122,6 +126,7 @@ impl Steering {
                 places: 0,
                 installed: Vec::new(),
                 unattached: Vec::new(),
+                deserted: None,
             };
             self.groups.insert(endpoint.clone(), group);
         }
@@ -141,12 +146,13 @@ impl Steering {
         };
         let mut before = 0;
         if let Some(program) = &mut group.program {
-            program.set_member(index, &socket).map_err(|error| {
-                ebpf_failure(
-                    format!("cannot steer to worker {worker} on {endpoint}"),
-                    &error,
-                )
-            })?;
+            if let Err(error) = program.set_member(index, &socket) {
+                if !still_listens(&socket) {
+                    return Ok(());
+                }
+                let what = format!("cannot steer to worker {worker} on {endpoint}");
+                return Err(ebpf_failure(what, &error));
+            }
             before = program.sent_to(index);
             group.unattached.push(socket);
         }
@@ -199,6 +205,18 @@ impl Steering {
     /// As for [`Steering::set_ready`].
     pub fn forget_closed(&mut self, alive: impl Fn(u64) -> bool) -> Result<(), Failure> {
         self.remove(|member| !alive(member.cookie))
+    }
+
+    /// Unloads the programs of groups that have been without members for a minute: a server may open
+    /// ever new ports, and each group costs a handful of descriptors.
+    pub fn forget_deserted(&mut self, now: Instant) {
+        self.groups.retain(|_, group| {
+            if !group.members.is_empty() {
+                group.deserted = None;
+                return true;
+            }
+            now.saturating_duration_since(*group.deserted.get_or_insert(now)) < DESERTED_FOR
+        });
     }
 
     fn remove(&mut self, gone: impl Fn(&Member) -> bool) -> Result<(), Failure> {

@@ -27,19 +27,26 @@ use crate::worker::WorkerId;
 #[derive(Debug)]
 pub struct FleetCgroup {
     path: PathBuf,
+    /// The directory, open and locked: two launchers can agree in name and cgroup without having the
+    /// runtime directory, and its lock, in common.
+    directory: File,
 }
 
 impl FleetCgroup {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path }
+    /// Locks the fleet's cgroup, for as long as this lives.
+    ///
+    /// # Errors
+    /// `EWOULDBLOCK` when another launcher has it.
+    pub(super) fn lock(path: PathBuf) -> io::Result<Self> {
+        let directory = File::open(&path)?;
+        directory.try_lock()?;
+        Ok(Self { path, directory })
     }
 
     /// The directory, to attach programs to.
-    ///
-    /// # Errors
-    /// Those of `open`.
-    pub fn open(&self) -> io::Result<File> {
-        File::open(&self.path)
+    #[must_use]
+    pub fn directory(&self) -> &File {
+        &self.directory
     }
 
     /// Creates the cgroup of a worker.
@@ -97,6 +104,12 @@ impl WorkerCgroup {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether the cgroup with this id is below it.
+    #[must_use]
+    pub fn contains(&self, id: u64) -> bool {
+        contains(&self.path, id)
     }
 
     /// Its directory, to attach programs to.
@@ -243,6 +256,12 @@ fn collect_processes(dir: &Path, pids: &mut Vec<u32>) {
     for child in subdirectories(dir) {
         collect_processes(&child, pids);
     }
+}
+
+fn contains(dir: &Path, id: u64) -> bool {
+    subdirectories(dir).iter().any(|child| {
+        fs::metadata(child).is_ok_and(|metadata| metadata.ino() == id) || contains(child, id)
+    })
 }
 
 fn subdirectories(dir: &Path) -> Vec<PathBuf> {

@@ -91,14 +91,28 @@ impl Hierarchy {
                 .exit(Exit::Unavailable));
             }
         }
-        Ok(FleetCgroup::new(path))
+        FleetCgroup::lock(path.clone()).map_err(|error| {
+            if error.kind() == io::ErrorKind::WouldBlock {
+                return Failure::new(
+                    format!("cannot start a launcher named {name}"),
+                    "one of that name already runs in this cgroup, with another runtime directory",
+                    "stop it, or choose another name: --name NAME",
+                );
+            }
+            Failure::new(
+                "cannot capture sockets",
+                format_args!("opening the cgroup {} failed: {error}", path.display()),
+                "try again; if that does not help, look at the permissions of the cgroup",
+            )
+            .exit(Exit::Unavailable)
+        })
     }
 
-    /// A fleet that an earlier launcher left at this path, if it is still there.
+    /// A fleet that an earlier launcher left at this path, if it is still there and nobody's.
     #[must_use]
     pub fn left_behind(&self, path: &Path) -> Option<FleetCgroup> {
         let path = self.root.join(path);
-        path.is_dir().then(|| FleetCgroup::new(path))
+        FleetCgroup::lock(path).ok()
     }
 }
 

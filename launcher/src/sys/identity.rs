@@ -37,6 +37,16 @@ impl Identity {
             )
             .exit(Exit::Usage));
         }
+        // The kernel takes it for "leave it as it is": the workers would stay root.
+        let nobody_at_all = u32::MAX.to_string();
+        if [user, group].contains(&Some(nobody_at_all.as_str())) {
+            return Err(Failure::new(
+                format!("cannot use {nobody_at_all} as a user or group"),
+                "that number means none",
+                "name a user or group, or give a smaller number",
+            )
+            .exit(Exit::Usage));
+        }
         let unknown = |kind: &str, name: &str| {
             Failure::new(
                 format!("cannot use --{kind} {name}"),
@@ -92,6 +102,13 @@ impl Identity {
                 ("LOGNAME".into(), user.name.into()),
             ],
         }))
+    }
+
+    /// Whether workers run as another user than we do, whose processes we may look into only with a
+    /// privilege.
+    #[must_use]
+    pub fn is_other_user(&self) -> bool {
+        self.uid.is_some_and(|uid| uid != Uid::effective())
     }
 
     /// Takes on the groups. Makes nothing but system calls, so it may be called after a fork.

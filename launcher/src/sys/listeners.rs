@@ -2,9 +2,11 @@
 //! listens (sock_diag(7)).
 
 use std::{
+    collections::{HashMap, HashSet},
     fmt, fs, io,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
+    path::PathBuf,
 };
 
 use netlink_packet_core::{
@@ -243,24 +245,41 @@ fn covers((bound, v6only): (IpAddr, bool), to: IpAddr) -> bool {
     }
 }
 
-/// A process that has the socket with this inode number open, if we may see one.
+/// The inode numbers of the sockets that a process has open, as far as we may see them.
 #[must_use]
-pub fn owner(inode: u32) -> Option<u32> {
-    let wanted = format!("socket:[{inode}]");
-    fs::read_dir("/proc")
-        .ok()?
+pub fn sockets_of(pid: u32) -> Vec<u32> {
+    let inode = |target: PathBuf| {
+        let inode = target.to_str()?.strip_prefix("socket:[")?;
+        inode.strip_suffix(']')?.parse().ok()
+    };
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
         .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .find(|pid| {
-            fs::read_dir(format!("/proc/{pid}/fd"))
-                .into_iter()
-                .flatten()
-                .flatten()
-                .any(|fd| {
-                    fs::read_link(fd.path())
-                        .is_ok_and(|target| target.as_os_str() == wanted.as_str())
-                })
-        })
+        .flatten()
+        .filter_map(|fd| inode(fs::read_link(fd.path()).ok()?))
+        .collect()
+}
+
+/// For each of these sockets, a process that has it open, if we may see one. Goes through every
+/// process of the machine, once.
+#[must_use]
+pub fn owners(inodes: impl Iterator<Item = u32>) -> HashMap<u32, u32> {
+    let mut wanted: HashSet<u32> = inodes.collect();
+    let mut owners = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        if wanted.is_empty() {
+            break;
+        }
+        let name = entry.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
+            for inode in sockets_of(pid) {
+                if wanted.remove(&inode) {
+                    owners.insert(inode, pid);
+                }
+            }
+        }
+    }
+    owners
 }
 
 #[cfg(test)]
@@ -279,7 +298,10 @@ mod tests {
             .find(|listener| listener.cookie == cookie)
             .expect("listed");
         assert_eq!(found.address, socket.local_addr().expect("bound"));
-        assert_eq!(owner(found.inode), Some(std::process::id()));
+        assert_eq!(
+            owners([found.inode].into_iter()).get(&found.inode),
+            Some(&std::process::id())
+        );
     }
 
     #[test]

@@ -6,44 +6,43 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::failure::{Exit, Failure};
 
-/// The privileges that the eBPF path needs and this process does not have in effect.
-fn missing_capabilities() -> Vec<&'static str> {
-    let Ok(sets) = capabilities(None) else {
-        return Vec::new();
-    };
-    // CAP_SYS_ADMIN stands for all of them (`bpf_capable` and its kind in
-    // include/linux/capability.h).
-    if sets.effective.contains(CapabilitySet::SYS_ADMIN) {
-        return Vec::new();
-    }
-    [
-        (CapabilitySet::BPF, "CAP_BPF"),
-        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
-        // Without it the verifier forbids the pointer arithmetic that compilers make
-        // (`allow_ptr_leaks`, `bypass_spec_v1` in kernel/bpf/verifier.c).
-        (CapabilitySet::PERFMON, "CAP_PERFMON"),
-    ]
-    .into_iter()
-    .filter(|&(capability, _)| !sets.effective.contains(capability))
-    .map(|(_, name)| name)
-    .collect()
-}
-
-/// Checks what nothing of the eBPF path can do without, before anything is created.
+/// Checks what the eBPF path can't do without, before anything is created: to load programs and,
+/// where workers run as `another_user`, to copy their sockets.
 ///
 /// # Errors
 /// Names what is missing.
-pub fn check() -> Result<(), Failure> {
-    let missing = missing_capabilities();
+pub fn check(another_user: bool) -> Result<(), Failure> {
+    let Ok(sets) = capabilities(None) else {
+        return Ok(());
+    };
+    let has = |capability| sets.effective.contains(capability);
+    // CAP_SYS_ADMIN stands for the first three (`bpf_capable` and its kind in
+    // include/linux/capability.h).
+    let admin = has(CapabilitySet::SYS_ADMIN);
+    let missing: Vec<_> = [
+        (CapabilitySet::BPF, "CAP_BPF", !admin),
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", !admin),
+        // Without it the verifier forbids the pointer arithmetic that compilers make
+        // (`allow_ptr_leaks`, `bypass_spec_v1` in kernel/bpf/verifier.c).
+        (CapabilitySet::PERFMON, "CAP_PERFMON", !admin),
+        (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE", another_user),
+    ]
+    .into_iter()
+    .filter(|&(capability, _, needed)| needed && !has(capability))
+    .map(|(_, name, _)| name)
+    .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(
-        "cannot load eBPF",
-        format_args!("{} missing", list(&missing)),
-        AS_ROOT,
+    let what = if missing == ["CAP_SYS_PTRACE"] {
+        "cannot steer to workers of another user"
+    } else {
+        "cannot load eBPF"
+    };
+    Err(
+        Failure::new(what, format_args!("{} missing", list(&missing)), AS_ROOT)
+            .exit(Exit::Unavailable),
     )
-    .exit(Exit::Unavailable))
 }
 
 const AS_ROOT: &str = "run as root, or give the file the capabilities: setcap \
@@ -52,24 +51,40 @@ const AS_ROOT: &str = "run as root, or give the file the capabilities: setcap \
 /// Explains why an eBPF program could not be loaded or attached.
 #[must_use]
 pub fn ebpf_failure(what: impl Into<String>, error: &(dyn Error + 'static)) -> Failure {
-    let (why, hint) = if root_errno(error) == Some(libc::EPERM) {
-        (
+    let (why, hint) = match root_errno(error) {
+        Some(libc::EPERM) => (
             format!(
                 "the kernel refused it, although no capability is missing: {}",
                 chain(error)
             ),
             "look for a seccomp filter (containers), kernel lockdown, or a user namespace: eBPF \
              needs the initial one",
-        )
-    } else {
-        (
+        ),
+        Some(libc::EMFILE | libc::ENFILE) => (
+            chain(error),
+            "raise the limit of open files: ulimit -n, or LimitNOFILE= of the service",
+        ),
+        Some(libc::ENOMEM) => (
+            chain(error),
+            "free memory, or raise the limit of this cgroup",
+        ),
+        Some(libc::EBUSY | libc::EADDRINUSE) => (
+            chain(error),
+            "another program steers this socket already: is there another launcher, or does the \
+             server attach one itself?",
+        ),
+        Some(libc::EOPNOTSUPP) => (
+            chain(error),
+            "sockets of this kind can't be steered; turn MPTCP off in the server",
+        ),
+        _ => (
             format!(
                 "kernel {} does not accept it: {}",
                 kernel_release(),
                 chain(error)
             ),
             "Linux 5.14 or later with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF is needed",
-        )
+        ),
     };
     Failure::new(what, why, hint).exit(Exit::Unavailable)
 }
@@ -77,7 +92,8 @@ pub fn ebpf_failure(what: impl Into<String>, error: &(dyn Error + 'static)) -> F
 fn list(names: &[&str]) -> String {
     match names {
         [one] => format!("{one} is"),
-        _ => format!("{} are", names.join(", ")),
+        [all @ .., last] => format!("{} and {last} are", all.join(", ")),
+        [] => "nothing is".to_owned(),
     }
 }
 

@@ -9,12 +9,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use nix::{
-    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
-    unistd::Pid,
-};
 use rustix::{
-    process::{Resource, Rlimit, getrlimit, setrlimit},
+    io::Errno,
+    process::{Resource, Rlimit, WaitOptions, getrlimit, setrlimit},
     thread::{CpuSet, sched_setaffinity},
 };
 
@@ -165,17 +162,24 @@ pub struct Ended {
 pub fn reap() -> Vec<Ended> {
     let mut ended = Vec::new();
     loop {
-        let (pid, status) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => (pid, Ok(code)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Err(signal as i32)),
-            Err(nix::errno::Errno::EINTR) => continue,
+        // Not nix's, which fails after the child is gone when a real-time signal has killed it.
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                let status = match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Ok(code),
+                    (None, Some(signal)) => Err(signal),
+                    // Stopped or continued, which was not asked for.
+                    (None, None) => continue,
+                };
+                ended.push(Ended {
+                    pid: pid.as_raw_pid().unsigned_abs(),
+                    status,
+                });
+            }
+            Err(Errno::INTR) => {}
             // Nobody (more) has ended, or there are no children.
-            _ => return ended,
-        };
-        ended.push(Ended {
-            pid: pid.as_raw().unsigned_abs(),
-            status,
-        });
+            Ok(None) | Err(_) => return ended,
+        }
     }
 }
 
