@@ -1,6 +1,7 @@
 //! Runs any unmodified server on every core: one worker per CPU, one shared port, connections
 //! steered in the kernel. See ARCHITECTURE.md for the map of this crate.
 
+pub mod bench;
 pub mod capture;
 pub mod cli;
 pub mod config;

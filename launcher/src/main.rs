@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
     sync::mpsc,
@@ -10,6 +11,7 @@ use std::{
 };
 
 use reuseport_launch::{
+    bench,
     cli::{self, LogFormat, Verb},
     config::Plan,
     control::client,
@@ -24,11 +26,11 @@ use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
 const LINES_MAX: usize = 4096;
 
 fn main() -> ExitCode {
-    if env::args_os()
-        .nth(1)
-        .is_some_and(|argument| argument == output::PUMP_VERB)
-    {
-        return output::pump_main();
+    match env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
+        Some(output::PUMP_VERB) => return output::pump_main(),
+        Some(bench::WORKER_VERB) => return bench::worker_main(),
+        Some(bench::STEER_VERB) => return bench::steer_main(),
+        _ => {}
     }
     let invocation = match cli::parse(env::args_os(), env::var_os(cli::WORKERS_VARIABLE)) {
         Ok(invocation) => invocation,

@@ -1,16 +1,18 @@
-//! The project's own tasks, as `cargo xtask TASK`: build the eBPF objects, set a machine up, test.
+//! The project's own tasks, as `cargo xtask TASK`: build the eBPF objects, set a machine up, test,
+//! measure.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command line tool: what it prints is its output"
 )]
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
 
 mod apt;
+mod bench;
 mod bpf;
 mod process;
 mod setup;
@@ -42,6 +44,13 @@ enum Task {
     Test {
         /// Only build and run the tests whose name contains this
         filter: Option<String>,
+    },
+    /// Measure what steering costs, beside the kernel's own hash (a benchmark, not a test)
+    #[command(disable_help_flag = true)]
+    BenchSteer {
+        /// The benchmark's own: see --help
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
 }
 
@@ -76,5 +85,6 @@ fn perform(task: Task) -> Result<()> {
         Task::Setup { check: true } => setup::check(),
         Task::Setup { check: false } => setup::install(),
         Task::Test { filter } => test::run(root, filter.as_deref()),
+        Task::BenchSteer { arguments } => bench::run(root, &arguments),
     }
 }

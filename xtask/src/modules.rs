@@ -34,6 +34,10 @@ const MODULES: &[(&str, &[&str])] = &[
             "control", "config",
         ],
     ),
+    (
+        "bench",
+        &["failure", "policy", "observe", "sys", "steer", "control"],
+    ),
     // A crate of its own, to which all of them are `reuseport_launch::…`.
     ("main", &[]),
 ];

@@ -4,7 +4,8 @@
 //! worker is in the ready set: then the group gets a new table.
 
 mod group;
-mod program;
+pub(crate) mod measure;
+pub(crate) mod program;
 
 use std::{
     collections::{BTreeMap, HashMap},

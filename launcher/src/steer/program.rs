@@ -9,7 +9,7 @@ use aya::{
 };
 use launcher_common::{Counters, MEMBERS_MAX, Table};
 
-use super::Counted;
+use super::{Counted, measure::RunTime};
 use crate::{failure::Failure, sys::privilege::ebpf_failure};
 
 /// The compiled program; see `launcher-ebpf/src/bin/steer.rs`.
@@ -20,7 +20,7 @@ const GROUP: u32 = MEMBERS_MAX as u32;
 
 /// A loaded steering program. The kernel keeps it, with its maps, as long as it is attached to a
 /// group, even after this value is dropped.
-pub(super) struct Program {
+pub(crate) struct Program {
     ebpf: Ebpf,
     name: &'static str,
     members: ReusePortSockArray<MapData>,
@@ -33,7 +33,7 @@ impl Program {
     ///
     /// # Errors
     /// When a privilege or a kernel feature is missing.
-    pub(super) fn load() -> Result<Self, Failure> {
+    pub(crate) fn load() -> Result<Self, Failure> {
         load().map_err(|error| ebpf_failure("cannot load eBPF (steering)", error.as_ref()))
     }
 
@@ -47,20 +47,30 @@ impl Program {
     ///
     /// # Errors
     /// `EOPNOTSUPP` for an MPTCP socket, `EINVAL` for one that is in no group.
-    pub(super) fn attach(&self, socket: &impl AsFd) -> Result<(), ProgramError> {
-        let program = self
-            .ebpf
+    pub(crate) fn attach(&self, socket: &impl AsFd) -> Result<(), ProgramError> {
+        self.program()?.attach(socket)
+    }
+
+    /// What the program has cost so far; see [`Statistics`](super::measure::Statistics).
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(crate) fn run_time(&self) -> Result<RunTime, ProgramError> {
+        self.program()?.info().map(|info| RunTime::of(&info))
+    }
+
+    fn program(&self) -> Result<&SkReuseport, ProgramError> {
+        self.ebpf
             .program(self.name)
-            .ok_or(ProgramError::NotLoaded)?;
-        let program: &SkReuseport = program.try_into()?;
-        program.attach(socket)
+            .ok_or(ProgramError::NotLoaded)?
+            .try_into()
     }
 
     /// Puts a socket into the socket array. The kernel takes it out when the socket closes.
     ///
     /// # Errors
     /// `EBUSY` when it is in another array, `EINVAL` when it is in no reuseport group.
-    pub(super) fn set_member(&mut self, index: u16, socket: &impl AsFd) -> Result<(), MapError> {
+    pub(crate) fn set_member(&mut self, index: u16, socket: &impl AsFd) -> Result<(), MapError> {
         use std::os::fd::AsRawFd as _;
         self.members
             .set(u32::from(index), &socket.as_fd().as_raw_fd(), 0)
@@ -77,7 +87,7 @@ impl Program {
     ///
     /// # Errors
     /// When the kernel has no memory for it.
-    pub(super) fn install(&mut self, table: &Table) -> Result<(), MapError> {
+    pub(crate) fn install(&mut self, table: &Table) -> Result<(), MapError> {
         let mut next = Array::<MapData, Table>::create(1, 0)?;
         next.set(0, table, 0)?;
         self.table.set(0, &next, 0)

@@ -5,6 +5,7 @@ pub mod cpus;
 pub mod hierarchy;
 pub mod identity;
 pub mod listeners;
+pub mod netns;
 pub mod privilege;
 pub mod process;
 pub mod program;
