@@ -90,7 +90,8 @@ unsafe impl aya::Pod for Counters {}
 pub struct Packet {
     /// The hash of the 4-tuple.
     pub hash: u32,
-    /// The value of the group's counter.
+    /// The value of the group's counter, for round-robin; under another policy, any number. It also
+    /// says where the search through all live members starts.
     pub turn: u32,
 }
 

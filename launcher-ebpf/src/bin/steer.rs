@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::{btf_map, sk_reuseport},
     programs::SkReuseportContext,
 };
-use launcher_common::{Counters, MEMBERS_MAX, Packet, Table, choose};
+use launcher_common::{Counters, MEMBERS_MAX, Packet, Policy, Table, choose};
 use launcher_ebpf::fetch_add;
 
 /// The group's sockets, by member index. An entry clears itself when its socket closes.
@@ -57,7 +57,12 @@ fn decide(ctx: &SkReuseportContext, migrating: bool) -> u32 {
     }
     let packet = Packet {
         hash: ctx.hash(),
-        turn: turn(opens(ctx, migrating)),
+        // Only round-robin takes turns: every CPU writes to the counter.
+        turn: if table.policy == Policy::RoundRobin as u32 {
+            turn(opens(ctx, migrating))
+        } else {
+            ctx.hash()
+        },
     };
     let chosen = choose(table, packet, |member| {
         let taken = MEMBERS.select_reuseport(ctx, u32::from(member)).is_ok();
