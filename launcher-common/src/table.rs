@@ -66,7 +66,7 @@ pub struct Counters {
     pub selected: u64,
     /// Connections that moved to this member because their listener had gone.
     pub migrated: u64,
-    /// Times this member was tried and had gone.
+    /// Group only: selections for which the member whose turn it was had gone.
     pub missed: u64,
     /// Group only: no member could be selected, so the kernel's hash decided.
     pub fell_through: u64,

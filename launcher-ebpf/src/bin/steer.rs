@@ -64,15 +64,15 @@ fn decide(ctx: &SkReuseportContext, migrating: bool) -> u32 {
             ctx.hash()
         },
     };
+    // Nothing is counted during the search: the verifier goes through every step of it.
     let chosen = choose(table, packet, |member| {
-        let taken = MEMBERS.select_reuseport(ctx, u32::from(member)).is_ok();
-        if !taken {
-            count(u32::from(member), |c| c.missed += 1);
-        }
-        taken
+        MEMBERS.select_reuseport(ctx, u32::from(member)).is_ok()
     });
     match chosen {
         Some(chosen) => {
+            if chosen.after_miss {
+                count(MEMBERS_MAX as u32, |c| c.missed += 1);
+            }
             count(u32::from(chosen.member), |c| {
                 if migrating {
                     c.migrated += 1;

@@ -63,7 +63,7 @@ pub struct Counted {
     pub selected: u64,
     /// Connections that it moved from a listener that had gone.
     pub migrated: u64,
-    /// Members that it tried and that had gone.
+    /// Selections for which the member whose turn it was had gone.
     pub missed: u64,
     /// Decisions left to the kernel's hash because no member could be selected.
     pub fell_through: u64,

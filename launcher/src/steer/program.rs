@@ -105,13 +105,13 @@ impl Program {
         let mut counted = Counted {
             fell_through: group.fell_through,
             refused: group.refused,
+            missed: group.missed,
             ..Counted::default()
         };
         for index in 0..places {
             let member = self.sum(u32::from(index));
             counted.selected += member.selected;
             counted.migrated += member.migrated;
-            counted.missed += member.missed;
         }
         counted
     }
