@@ -55,7 +55,8 @@ pub(super) fn measure(bench: &Bench, members: u16) -> Result<Decisions> {
             identity: member.into(),
         });
     }
-    let tables = [Policy::RoundRobin, Policy::Hash].map(|policy| compile(policy, &weighted));
+    let tables = [Policy::RoundRobin, Policy::Hash]
+        .map(|policy| compile(policy, &weighted, weighted.len() as u32));
     group.drive(connections)?;
 
     let _statistics = Statistics::enable()?;

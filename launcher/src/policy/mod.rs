@@ -78,12 +78,13 @@ pub struct Weighted {
     pub identity: u64,
 }
 
-/// Builds the table in which `policy` looks up a member.
+/// Builds the table in which `policy` looks up a member, for a fleet of this many slots, however
+/// many of them have members now.
 ///
 /// Only the first of several members with the same index counts, and none whose index the socket
 /// array doesn't have. A table without members chooses nobody.
 #[must_use]
-pub fn compile(policy: launcher_common::Policy, members: &[Weighted]) -> Box<Table> {
+pub fn compile(policy: launcher_common::Policy, members: &[Weighted], slots: u32) -> Box<Table> {
     let mut known = [false; MEMBERS_MAX];
     let members: Vec<Weighted> = members
         .iter()
@@ -97,7 +98,7 @@ pub fn compile(policy: launcher_common::Policy, members: &[Weighted]) -> Box<Tab
         .collect();
     let entries = match policy {
         launcher_common::Policy::RoundRobin => sequence::build(&members),
-        launcher_common::Policy::Hash => maglev::build(&members),
+        launcher_common::Policy::Hash => maglev::build(&members, slots),
     };
     fill(policy, &entries)
 }

@@ -5,7 +5,14 @@ use std::collections::BTreeMap;
 use launcher_common::{ENTRIES_MAX, MEMBERS_MAX, Policy as Index, Table};
 use proptest::{collection::vec, prelude::*};
 
-use super::{Policy, Weighted, compile, maglev};
+use super::{Policy, Weighted, maglev};
+
+/// A fleet of the most slots has the longest tables.
+const SLOTS: u32 = 256;
+
+fn compile(policy: Index, members: &[Weighted]) -> Box<Table> {
+    super::compile(policy, members, SLOTS)
+}
 
 fn entries(table: &Table) -> &[u16] {
     &table.entries[..table.len as usize]
@@ -209,11 +216,12 @@ proptest! {
     #[test]
     fn maglev_shares_keep_the_documented_bound(weights in vec(1u32..1000, 1..300)) {
         let table = compile(Index::Hash, &members(&weights));
-        prop_assert_eq!(table.len as usize, maglev::LEN);
+        let len = maglev::length(SLOTS, weights.len());
+        prop_assert_eq!(table.len as usize, len);
         let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
         for (&member, &count) in &counts(&table) {
-            let share = maglev::LEN as f64 * f64::from(weights[usize::from(member)]) / total;
-            let bound = 2.0 + share * weights.len() as f64 / maglev::LEN as f64;
+            let share = len as f64 * f64::from(weights[usize::from(member)]) / total;
+            let bound = 2.0 + share * weights.len() as f64 / len as f64;
             prop_assert!((f64::from(count) - share).abs() <= bound, "{count} of {share}");
         }
     }
@@ -240,6 +248,28 @@ proptest! {
         let without = compile(Index::Hash, &group);
         let moved = moved(&with, &without);
         prop_assert!(moved <= 1.0 / count as f64 + EXTRA, "{moved} of {count}");
+    }
+
+    #[test]
+    fn maglev_is_even_and_moves_few_flows_in_a_table_of_any_length(
+        count in 2u32..=256,
+        gone: prop::sample::Index,
+    ) {
+        let mut group = members(&vec![1; count as usize]);
+        let with = super::compile(Index::Hash, &group, count);
+        let shares = counts(&with);
+        prop_assert!(shares.values().max().unwrap() - shares.values().min().unwrap() <= 1);
+        group.remove(gone.index(count as usize));
+        let without = super::compile(Index::Hash, &group, count);
+        prop_assert_eq!(with.len, without.len);
+        let moved = moved(&with, &without);
+        prop_assert!(moved <= 1.0 / f64::from(count) + EXTRA, "{moved} of {count}");
+    }
+
+    #[test]
+    fn maglev_gives_every_member_a_place(slots in 1u32..=256, count in 1usize..=MEMBERS_MAX) {
+        let table = super::compile(Index::Hash, &members(&vec![1; count]), slots);
+        prop_assert_eq!(table.live_len as usize, count);
     }
 
     #[test]

@@ -81,7 +81,7 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
     let cgroup = hierarchy.create_fleet(plan.name.as_str())?;
     stale::clear(&plan, before.as_ref(), &hierarchy, &cgroup);
     let capture = Capture::start(&cgroup, &plan.ports, plan.ebpf_log)?;
-    let steering = Steering::new(plan.policy)?;
+    let steering = Steering::new(plan.policy, plan.workers)?;
     // Before the output process starts, which needs two descriptors for each worker as well.
     let file_limit = process::raise_file_limit();
     let output = Output::start().map_err(|error| failed("start the output process", &error))?;

@@ -23,6 +23,8 @@ use crate::{
 pub(super) struct Group {
     /// `None` under the policy `kernel`.
     pub(super) program: Option<Program>,
+    /// How many slots the fleet has.
+    pub(super) slots: u32,
     pub(super) members: BTreeMap<u16, Member>,
     /// One more than the highest index that a member ever had.
     pub(super) places: u16,
@@ -59,7 +61,7 @@ impl Group {
             |error: &(dyn Error + 'static)| ebpf_failure(format!("cannot steer {endpoint}"), error);
         if wanted != self.installed {
             program
-                .install(&compile(policy, &wanted))
+                .install(&compile(policy, &wanted, self.slots))
                 .map_err(|error| failed(&error))?;
             self.installed = wanted;
         }

@@ -36,6 +36,7 @@ const DESERTED_FOR: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Steering {
     policy: Option<Policy>,
+    slots: u32,
     groups: BTreeMap<Endpoint, Group>,
     ready: Vec<WorkerId>,
     /// What members that have closed had been sent, by worker.
@@ -72,18 +73,19 @@ pub struct Counted {
 }
 
 impl Steering {
-    /// Steering by `policy`; `None` stands for the default: `round-robin` for connections and
+    /// Steering by `policy`, for a fleet of this many slots; `None` stands for the default: `round-robin` for connections and
     /// `hash` for datagrams, whose flows would be torn apart otherwise.
     ///
     /// # Errors
     /// When the program can't be loaded.
-    pub fn new(policy: Option<Policy>) -> Result<Self, Failure> {
+    pub fn new(policy: Option<Policy>, slots: u32) -> Result<Self, Failure> {
         let spare = match policy {
             Some(Policy::Kernel) => None,
             _ => Some(Program::load()?),
         };
         Ok(Self {
             policy,
+            slots,
             groups: BTreeMap::new(),
             ready: Vec::new(),
             past: HashMap::new(),
@@ -123,6 +125,7 @@ impl Steering {
             };
             let group = Group {
                 program,
+                slots: self.slots,
                 members: BTreeMap::new(),
                 places: 0,
                 installed: Vec::new(),
