@@ -30,6 +30,15 @@ pub fn stubborn_witness() -> Vec<String> {
     command
 }
 
+/// A server on port 8080 that answers with its pid. Told by USR1, it opens and closes `count` sockets
+/// of this protocol, `tcp` or `udp`, one after the other; then it listens on TCP port 8081, too.
+#[must_use]
+pub fn passing(protocol: &str, count: u32) -> Vec<String> {
+    let mut command = python_code(include_str!("../servers/passing.py"));
+    command.extend([protocol.to_owned(), count.to_string()]);
+    command
+}
+
 /// Says that it runs, and does nothing.
 ///
 /// # Panics

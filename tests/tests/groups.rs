@@ -6,7 +6,7 @@ use kernel_tests::{
     client::{self, address},
     eventually, gate,
     launcher::{Launch, Launcher},
-    servers,
+    scripts, servers,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -199,6 +199,45 @@ fn the_only_server_closes_and_listens_again() {
     let selected = launcher.status().counter(8080, "selected_total");
     client::spread(to, 20);
     launcher.status().assert_selected(8080, selected + 20);
+}
+
+#[test]
+fn listening_sockets_that_close_at_once_do_no_harm() {
+    outlives_passing_sockets("tcp", 20);
+}
+
+#[test]
+fn udp_sockets_on_many_ports_do_no_harm() {
+    outlives_passing_sockets("udp", 60);
+}
+
+/// Runs ready workers that all open and close so many sockets, one after the other.
+#[track_caller]
+fn outlives_passing_sockets(protocol: &str, count: u32) {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let launcher = Launch::of(scripts::passing(protocol, count))
+        .options(["--workers", "2"])
+        .ready();
+    let pids = [0, 1].map(|slot| launcher.status().pid(slot));
+    for pid in pids {
+        order(pid, Signal::SIGUSR1);
+    }
+    // What the launcher is told it is told in order: it knows of the others by then.
+    let status = launcher.status_when("the sockets that stay", |status| {
+        let mut groups = status.groups().iter();
+        groups.any(|group| group["port"] == 8081 && group["members"] == 2)
+    });
+    for (slot, pid) in (0..).zip(pids) {
+        let worker = status.worker(slot);
+        assert_eq!(worker["state"], "ready", "{worker}");
+        assert_eq!(status.pid(slot), pid);
+    }
+    let answers = client::spread(address("127.0.0.1:8080"), 20);
+    assert_eq!(answers, pids.map(|pid| (pid.to_string(), 10)).into());
+    launcher.status().assert_selected(8080, 20);
+    assert_eq!(launcher.stop(), 0);
 }
 
 fn order(pid: u32, signal: Signal) {
