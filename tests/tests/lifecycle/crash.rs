@@ -1,5 +1,7 @@
 //! Sudden deaths of workers that had been serving.
 
+use std::process::Command;
+
 use kernel_tests::{
     cgroup, client, eventually, gate,
     launcher::Launch,
@@ -50,6 +52,29 @@ fn a_killed_worker_is_replaced_while_the_others_serve() {
     assert_eq!(grown("fell_through_total"), 0);
     assert_eq!(grown("refused_total"), 0);
     assert_eq!(launcher.stop(), 0);
+}
+
+#[test]
+fn a_worker_killed_by_a_real_time_signal_is_replaced_as_well() {
+    let Some(_netns) = gate::enter(&["python3", "sh"]) else {
+        return;
+    };
+    let launcher = Launch::of(servers::python(PORT))
+        .options(["--workers", "2"])
+        .ready();
+    let victim = Handle::of(launcher.status().pid(0));
+    let killed = Command::new(gate::path_of("sh"))
+        .args(["-c", "kill -40 \"$0\"", &victim.pid().to_string()])
+        .status();
+    assert!(killed.is_ok_and(|status| status.success()));
+    victim.wait();
+    launcher
+        .process
+        .wait_for("the word on it", |line| line.contains("signal 40"));
+    launcher.status_when("the replacement", |status| is_ready(status, 0, 2));
+    let (finished, site) = end(launcher, Signal::SIGTERM);
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert_nothing_left(&site);
 }
 
 #[test]

@@ -171,6 +171,27 @@ fn the_stop_signal_can_be_chosen_and_nginx_finishes_its_requests_on_quit() {
     assert_nothing_left(&site);
 }
 
+#[test]
+fn the_stop_signal_can_be_a_real_time_one() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    // RTMIN+3, which ends who does not handle it.
+    let launcher = Launch::of(servers::python(WITNESS_PORT))
+        .options([
+            "--workers",
+            "2",
+            "--stop-signal",
+            "37",
+            "--stop-timeout",
+            "1h",
+        ])
+        .ready();
+    let (finished, site) = end(launcher, Signal::SIGTERM);
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert_nothing_left(&site);
+}
+
 /// Waits until so many connections to port 8080 were accepted and what was sent on them was read.
 #[track_caller]
 fn wait_until_read(connections: usize) {
