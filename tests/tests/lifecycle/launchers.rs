@@ -13,7 +13,7 @@ use kernel_tests::{
 };
 use nix::sys::signal::Signal;
 
-use crate::{assert_nothing_left, count, end};
+use crate::{assert_nothing_left, count, end, is_ready};
 
 const ADDRESS: &str = "127.0.0.1:8080";
 
@@ -151,6 +151,38 @@ fn a_name_is_taken_once() {
         let count = served.get(&worker.pid().to_string());
         assert_eq!(count.copied(), Some(5), "{served:?}");
     }
+    let (finished, site) = end(first, Signal::SIGTERM);
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert_nothing_left(&site);
+}
+
+#[test]
+fn a_name_is_taken_once_even_with_another_runtime_directory() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let first = Launch::of(scripts::witness())
+        .options(["--workers", "2"])
+        .ready();
+    let before = workers(&first, 2);
+    let elsewhere = tempfile::tempdir().expect("a temporary directory");
+    let second = Launch::of(scripts::witness())
+        .at(&first.site)
+        .options(["--runtime-dir".as_ref(), elsewhere.path().as_os_str()])
+        .run();
+    second.assert_error(
+        1,
+        "one of that name already runs in this cgroup, with another runtime directory",
+    );
+
+    assert!(!before.iter().any(Handle::ended));
+    let served = client::spread(client::address(ADDRESS), 10);
+    for worker in &before {
+        let count = served.get(&worker.pid().to_string());
+        assert_eq!(count.copied(), Some(5), "{served:?}");
+    }
+    before[0].kill();
+    first.status_when("the replacement", |status| is_ready(status, 0, 2));
     let (finished, site) = end(first, Signal::SIGTERM);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     assert_nothing_left(&site);
