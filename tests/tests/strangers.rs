@@ -90,6 +90,27 @@ fn a_port_of_which_a_stranger_has_one_address() {
 }
 
 #[test]
+fn a_port_of_which_a_stranger_without_reuseport_has_one_address() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    refuses_to_share(
+        servers::sockets(&["tcp,127.0.0.1,8080"]),
+        servers::sockets(&["tcp,0.0.0.0,8080"]),
+        "127.0.0.1:8080",
+    );
+}
+
+#[test]
+fn a_port_of_which_a_stranger_without_reuseport_has_the_other_family() {
+    let Some(_netns) = gate::enter(&["python3", "node"]) else {
+        return;
+    };
+    let stranger = servers::sockets(&["tcp,0.0.0.0,8080"]);
+    refuses_to_share(stranger, servers::node(8080), "127.0.0.1:8080");
+}
+
+#[test]
 fn a_port_of_which_a_stranger_has_the_other_family() {
     let Some(_netns) = gate::enter(&["python3", "node"]) else {
         return;
@@ -122,7 +143,7 @@ fn refuses_to_share(stranger: Vec<String>, command: Vec<String>, to: &str) {
     let finished = Launch::of(command).options(["--workers", "4"]).run();
     let served = load.stop();
 
-    stranger.assert_named_by(&finished, "8080");
+    stranger.assert_named_by(&finished, ":8080 belongs to");
     assert_eq!(served.failures, Vec::<String>::new());
     let who: Vec<_> = served.answers.into_keys().collect();
     assert_eq!(
@@ -205,6 +226,35 @@ fn a_stranger_that_joins_later_gets_nothing() {
     let answers = client::spread(address("127.0.0.1:8080"), 100);
     assert_eq!(answers, pids.map(|pid| (pid, 50)).into());
     launcher.status().assert_selected(8080, 100);
+}
+
+#[test]
+fn a_stranger_that_joins_later_gets_its_share_from_the_kernel_and_is_told_of_once() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let launcher = Launch::of(servers::sockets(&["tcp,0.0.0.0,8080"]))
+        .options(["--workers", "2", "--steer", "kernel"])
+        .ready();
+    let command = servers::sockets(&["tcp,0.0.0.0,8080,reuseport"]);
+    let is_told_of = |stranger: &Process, line: &str| {
+        let named = format!("pid {} ({})", stranger.pid(), command.join(" "));
+        line.contains("WARN") && line.contains("0.0.0.0:8080") && line.contains(&named)
+    };
+    let strangers = [0, 1].map(|_| {
+        let stranger = spawn(&command);
+        launcher
+            .process
+            .wait_for("a warning", |line| is_told_of(&stranger, line));
+        stranger
+    });
+    // The first one was there, too, when the second one was found.
+    let lines = launcher.process.lines();
+    for stranger in &strangers {
+        let told = lines.iter().filter(|line| is_told_of(stranger, &line.text));
+        assert_eq!(told.count(), 1, "{lines:#?}");
+    }
+    assert_eq!(launcher.stop(), 0);
 }
 
 /// A server that was there before.
