@@ -78,6 +78,53 @@ fn missing_capabilities() {
 }
 
 #[test]
+fn no_capability_to_look_into_workers_of_another_user() {
+    let Some(_netns) = gate::enter(&["setpriv", "sleep"]) else {
+        return;
+    };
+    sleeper()
+        .options(["--user", "nobody"])
+        .through(without("-sys_ptrace"))
+        .run()
+        .assert_error(69, "CAP_SYS_PTRACE is missing");
+}
+
+#[test]
+fn a_user_or_group_that_would_be_none() {
+    let Some(_netns) = gate::enter(&["sleep"]) else {
+        return;
+    };
+    for options in [
+        ["--user", "4294967295", "--group", "0"],
+        ["--user", "0", "--group", "4294967295"],
+        // Other ways to write it.
+        ["--user", "+4294967295", "--group", "0"],
+        ["--user", "0", "--group", "04294967295"],
+    ] {
+        let finished = sleeper().options(options).run();
+        finished.assert_error(2, "4294967295");
+    }
+}
+
+#[test]
+fn too_few_files_for_the_launcher_itself() {
+    let Some(_netns) = gate::enter(&["sh", "sleep"]) else {
+        return;
+    };
+    let sh = gate::path_of("sh");
+    // It comes further with each.
+    for limit in (10..=40).step_by(6) {
+        let limited = format!("ulimit -n {limit} && exec \"$@\"");
+        let finished = sleeper()
+            .options(["--workers", "20"])
+            .through([&sh, "-c", &limited, "sh"])
+            .run();
+        assert_ne!(finished.code(), 0, "{limit}: {}", finished.stderr);
+        finished.assert_error(finished.code(), "ulimit -n");
+    }
+}
+
+#[test]
 fn no_cgroup_v2_and_no_way_to_mount_it() {
     let Some(_netns) = gate::enter(&["setpriv", "sleep", "unshare", "umount"]) else {
         return;
