@@ -1,12 +1,14 @@
-//! What a worker is given: its environment, arguments, user, files and process group.
+//! What a worker is given: its environment, arguments, user, files, process group and cgroup.
 
 use std::collections::BTreeMap;
 
 use kernel_tests::{
-    client, gate,
-    launcher::Launch,
+    cgroup, client, gate,
+    launcher::{Launch, Launcher, Site},
+    process::Stream,
     procfs,
     scripts::{self, WITNESS_PORT, idler, start_idlers},
+    servers,
 };
 use nix::unistd::{Group, Pid, User, getpgid};
 
@@ -162,4 +164,82 @@ fn workers_of_another_user_share_their_port_as_well() {
             (logged.count() == 40).then_some(())
         });
     assert_eq!(launcher.stop(), 0);
+}
+
+#[test]
+fn a_low_limit_of_files_is_the_workers_and_not_the_launchers() {
+    let Some(_netns) = gate::enter(&["busybox", "sh"]) else {
+        return;
+    };
+    let sh = gate::path_of("sh");
+    let tell = "ulimit -Sn; ulimit -Sn >&2; exec \"$@\"";
+    let command = [&sh, "-c", tell, "sh"].map(str::to_owned);
+    let launcher = Launch::of(command.into_iter().chain(servers::busybox(WITNESS_PORT)))
+        .options(["--workers", "20"])
+        .through([&sh, "-c", "ulimit -Sn 64 && exec \"$@\"", "sh"])
+        .ready();
+    launcher.process.wait_until("all their output", |lines| {
+        let complete = [Stream::Out, Stream::Err].iter().all(|&stream| {
+            let told = lines
+                .iter()
+                .filter(|line| line.stream == stream && line.text == "64");
+            told.count() == 20
+        });
+        complete.then_some(())
+    });
+    client::spread(client::address("127.0.0.1:8080"), 40);
+    let status = launcher.status();
+    let expected: BTreeMap<u64, u64> = (0..20).map(|slot| (slot, 2)).collect();
+    assert_eq!(status.connections(), expected);
+    for worker in status.workers() {
+        assert_eq!(worker["restarts"], 0, "{worker}");
+    }
+    assert_eq!(launcher.stop(), 0);
+}
+
+#[test]
+fn a_worker_that_moves_to_a_cgroup_of_its_own_making_is_steered_to() {
+    let Some(_netns) = gate::enter(&["python3", "sh"]) else {
+        return;
+    };
+    let launcher = in_inner_cgroups(&[]);
+    assert_eq!(launcher.stop(), 0);
+}
+
+#[test]
+fn a_worker_in_a_cgroup_of_its_own_making_and_in_another_pid_namespace_is_steered_to() {
+    let Some(_netns) = gate::enter(&["python3", "sh", "unshare"]) else {
+        return;
+    };
+    let unshare = gate::path_of("unshare");
+    let launcher = in_inner_cgroups(&[&unshare, "--pid", "--fork", "--mount-proc", "--kill-child"]);
+    // The process that this test has started is not the launcher, which it waits for.
+    let stopped = launcher.site.control(&["stop", launcher.site.name()]);
+    assert_eq!(stopped.code(), 0, "{}", stopped.stderr);
+    assert_eq!(launcher.process.finish().code(), 0);
+}
+
+/// Starts two servers, each of which moves itself to a cgroup below its own before it binds, and
+/// checks that they are steered to.
+#[track_caller]
+fn in_inner_cgroups(wrapper: &[&str]) -> Launcher {
+    let site = Site::new();
+    let fleet = site.cgroup().expect("cgroup v2 is mounted");
+    let inner = fleet.join("{slot}.1/inner");
+    let move_in = "mkdir \"$0\" && echo 0 > \"$0/cgroup.procs\" && exec \"$@\"";
+    let command = ["sh", "-c", move_in, &inner.to_string_lossy()].map(str::to_owned);
+    let launcher = Launch::of(command.into_iter().chain(scripts::witness()))
+        .at(&site)
+        .options(["--workers", "2"])
+        .through(wrapper.iter().copied())
+        .ready();
+    for slot in 0..2 {
+        let inner = fleet.join(format!("{slot}.1/inner"));
+        assert_eq!(cgroup::processes(&inner).len(), 1);
+    }
+    let pids = [0, 1].map(|slot| launcher.status().pid(slot).to_string());
+    let served = client::spread(client::address("127.0.0.1:8080"), 20);
+    assert_eq!(served, pids.map(|pid| (pid, 10)).into());
+    launcher.status().assert_selected(WITNESS_PORT, 20);
+    launcher
 }
