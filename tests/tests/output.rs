@@ -172,11 +172,15 @@ fn workers_do_not_suffer_when_nobody_reads_their_output_any_more() {
     assert_eq!(launcher.stop(), 0);
 }
 
-/// Runs a program whose standard error is a full pipe that nobody reads.
+/// Runs a program whose standard error is a full pipe, which nobody reads and another process holds
+/// open for as long as the program runs.
 const WITH_A_FULL_PIPE: &str = "\
-import os, sys
+import os, select, sys
 reader, writer = os.pipe()
-os.set_inheritable(reader, True)
+program = os.pidfd_open(os.getpid())
+if os.fork() == 0:
+    select.select([program], [], [])
+    os._exit(0)
 os.set_blocking(writer, False)
 for size in 4096, 1:
     try:
@@ -206,4 +210,17 @@ fn a_reader_that_stalls_does_not_hold_up_the_launcher() {
     });
     client::spread(client::address("127.0.0.1:8080"), 10);
     assert_eq!(launcher.stop(), 0);
+}
+
+#[test]
+fn a_reader_that_stalls_does_not_hold_up_the_end() {
+    let Some(_netns) = gate::enter(&["python3", "sh"]) else {
+        return;
+    };
+    let python = gate::path_of("python3");
+    let finished = Launch::of(["sh", "-c", "echo last words >&2; exit 3"])
+        .options(["--workers", "2"])
+        .through([&python, "-c", WITH_A_FULL_PIPE])
+        .run();
+    assert_eq!(finished.code(), 1);
 }
