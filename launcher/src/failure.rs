@@ -1,6 +1,6 @@
 //! Errors that a person sees: what failed, why, and what to do.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, io, process::ExitCode};
 
 /// How the launcher ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,10 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// What to do when a limit of open files is reached.
+pub const MORE_FILES: &str =
+    "raise the limit of open files: ulimit -n, or LimitNOFILE= of the service";
+
 /// An error in three parts, with the exit code it leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -50,6 +54,21 @@ impl Failure {
             hint: hint.into(),
             exit: Exit::Failed,
         }
+    }
+
+    /// The failure of a system call. Too many open files is no fault of what was asked for, so that
+    /// has a hint of its own.
+    pub fn io(
+        what: impl Into<String>,
+        doing: impl fmt::Display,
+        error: &io::Error,
+        hint: impl Into<String>,
+    ) -> Self {
+        let hint = match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => MORE_FILES.to_owned(),
+            _ => hint.into(),
+        };
+        Self::new(what, format_args!("{doing} failed: {error}"), hint)
     }
 
     /// The same with another exit code.

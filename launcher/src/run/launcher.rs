@@ -18,7 +18,7 @@ use crate::{
         server::Call,
     },
     failure::{Exit, Failure},
-    fleet::{Effect, Event, Fleet, Notice, Outcome, Settings, State, StopMode, View},
+    fleet::{Cause, Effect, Event, Fleet, Notice, Outcome, Settings, State, StopMode, View},
     output::Output,
     steer::Steering,
     sys::{
@@ -351,7 +351,12 @@ impl Launcher {
                         "slot {} failed {failures} times in a row, last of {last}{words}",
                         worker.slot
                     ),
-                    "start the command by hand to see why it ends",
+                    match last {
+                        Cause::Exited(_) => "start the command by hand to see why it ends",
+                        Cause::NotSpawned(_) => {
+                            "look at the launcher's limits: ulimit -n (files), ulimit -u (processes), memory"
+                        }
+                    },
                 ))
             }
             Outcome::Fatal { reason } => {

@@ -62,8 +62,9 @@ pub fn run(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {
-    Failure::new(
+    Failure::io(
         format!("cannot {what}"),
+        "it",
         error,
         "look at the limits of this process (ulimit -n, memory) and try again",
     )
@@ -97,9 +98,10 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
     let (calls, mut called) = mpsc::channel(64);
     let socket = runtime_dir.socket(&plan.name);
     let server = Server::bind(&socket, calls).map_err(|error| {
-        Failure::new(
+        Failure::io(
             format!("cannot open the control socket {}", socket.display()),
-            error,
+            "it",
+            &error,
             "choose another directory (--runtime-dir) or a shorter name (--name)",
         )
     })?;

@@ -28,8 +28,8 @@ impl Hierarchy {
     /// # Errors
     /// When there is none and none can be mounted.
     pub fn find() -> Result<Self, Failure> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mounts = read("/proc/self/mountinfo")?;
+        let own = read("/proc/self/cgroup")?;
         let own = own
             .lines()
             .find_map(|line| line.strip_prefix("0::/"))
@@ -51,9 +51,10 @@ impl Hierarchy {
             });
         }
         let mount = mount_privately().map_err(|error| {
-            Failure::new(
-                "cannot capture sockets",
-                format_args!("no cgroup v2 hierarchy is mounted, and mounting one failed: {error}"),
+            Failure::io(
+                CANNOT,
+                "no cgroup v2 hierarchy is mounted, and mounting one",
+                &error,
                 "mount -t cgroup2 none /sys/fs/cgroup/unified, or run with CAP_SYS_ADMIN",
             )
             .exit(Exit::Unavailable)
@@ -83,9 +84,10 @@ impl Hierarchy {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => {
-                return Err(Failure::new(
-                    "cannot capture sockets",
-                    format_args!("creating the cgroup {} failed: {error}", path.display()),
+                return Err(Failure::io(
+                    CANNOT,
+                    format_args!("creating the cgroup {}", path.display()),
+                    &error,
                     "run as root, or delegate this cgroup (systemd: Delegate=yes; containers: a writable cgroup mount)",
                 )
                 .exit(Exit::Unavailable));
@@ -99,9 +101,10 @@ impl Hierarchy {
                     "stop it, or choose another name: --name NAME",
                 );
             }
-            Failure::new(
-                "cannot capture sockets",
-                format_args!("opening the cgroup {} failed: {error}", path.display()),
+            Failure::io(
+                CANNOT,
+                format_args!("opening the cgroup {}", path.display()),
+                &error,
                 "try again; if that does not help, look at the permissions of the cgroup",
             )
             .exit(Exit::Unavailable)
@@ -114,6 +117,15 @@ impl Hierarchy {
         let path = self.root.join(path);
         FleetCgroup::lock(path).ok()
     }
+}
+
+const CANNOT: &str = "cannot capture sockets";
+
+fn read(path: &str) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|error| {
+        let hint = "mount /proc: mount -t proc proc /proc";
+        Failure::io(CANNOT, format_args!("reading {path}"), &error, hint).exit(Exit::Unavailable)
+    })
 }
 
 /// The mount's root and mount point, if this line of `/proc/self/mountinfo` is a cgroup v2 mount

@@ -26,6 +26,23 @@ impl Identity {
     /// # Errors
     /// When one is unknown, or when we are not root and so can't become somebody else.
     pub fn resolve(user: Option<&str>, group: Option<&str>) -> Result<Option<Self>, Failure> {
+        let identity = Self::look_up(user, group)?;
+        let none = |id: u32| id == u32::MAX;
+        if let Some(Self { uid, gid, .. }) = &identity
+            && (uid.is_some_and(|uid| none(uid.as_raw())) || none(gid.as_raw()))
+        {
+            // The kernel takes it for "leave it as it is": the workers would stay root.
+            return Err(Failure::new(
+                format!("cannot use {} as a user or group", u32::MAX),
+                "that number means none",
+                "name a user or group, or give a smaller number",
+            )
+            .exit(Exit::Usage));
+        }
+        Ok(identity)
+    }
+
+    fn look_up(user: Option<&str>, group: Option<&str>) -> Result<Option<Self>, Failure> {
         if user.is_none() && group.is_none() {
             return Ok(None);
         }
@@ -34,16 +51,6 @@ impl Identity {
                 "cannot run workers as another user or group",
                 "only root can change them",
                 "run as root, or leave out --user and --group",
-            )
-            .exit(Exit::Usage));
-        }
-        // The kernel takes it for "leave it as it is": the workers would stay root.
-        let nobody_at_all = u32::MAX.to_string();
-        if [user, group].contains(&Some(nobody_at_all.as_str())) {
-            return Err(Failure::new(
-                format!("cannot use {nobody_at_all} as a user or group"),
-                "that number means none",
-                "name a user or group, or give a smaller number",
             )
             .exit(Exit::Usage));
         }

@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, MORE_FILES};
 
 /// Checks what the eBPF path can't do without, before anything is created: to load programs and,
 /// where workers run as `another_user`, to copy their sockets.
@@ -60,10 +60,7 @@ pub fn ebpf_failure(what: impl Into<String>, error: &(dyn Error + 'static)) -> F
             "look for a seccomp filter (containers), kernel lockdown, or a user namespace: eBPF \
              needs the initial one",
         ),
-        Some(libc::EMFILE | libc::ENFILE) => (
-            chain(error),
-            "raise the limit of open files: ulimit -n, or LimitNOFILE= of the service",
-        ),
+        Some(libc::EMFILE | libc::ENFILE) => (chain(error), MORE_FILES),
         Some(libc::ENOMEM) => (
             chain(error),
             "free memory, or raise the limit of this cgroup",
