@@ -1,7 +1,8 @@
 """An HTTP server on port 8080 that answers with its pid. On USR1 it opens and closes sockets that it
 needs only for a moment, then one on TCP port 8081 that stays.
 
-    passing.py tcp 20      20 times the same port, every other one shut down before
+    passing.py tcp 20      20 ports, one after the other; each socket is shut down a little later than
+                           the one before, to meet the launcher at all that it does about them
     passing.py udp 60      60 ports, one after the other
 """
 import http.server
@@ -10,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 PROTOCOL, COUNT = sys.argv[1], int(sys.argv[2])
 
@@ -24,9 +26,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def tcp(number):
-    with socket.create_server(("", 8082)) as passing:
-        if number % 2:
-            passing.shutdown(socket.SHUT_RDWR)
+    with socket.create_server(("", 8100 + number)) as passing:
+        time.sleep(number / 1000)
+        passing.shutdown(socket.SHUT_RDWR)
+    # Else it would be busy with this one when the next one comes and goes.
+    time.sleep(0.05)
 
 
 def udp(number):
