@@ -72,6 +72,8 @@ pub struct Output {
     pump: Child,
     pipes: BTreeMap<WorkerId, Pipes>,
     tail_requests: u64,
+    /// Whether the last request for a tail was answered in time.
+    answers: bool,
 }
 
 /// The read ends of a worker's pipes.
@@ -100,6 +102,7 @@ impl Output {
             command,
             pipes: BTreeMap::new(),
             tail_requests: 0,
+            answers: true,
         })
     }
 
@@ -128,7 +131,8 @@ impl Output {
     /// The last lines of the worker's stderr, oldest first, after everything it had written was
     /// read: at most 20 lines and 8 KiB. Also known for a while after [`close`](Self::close).
     ///
-    /// Waits up to a second; empty when the pump doesn't answer or doesn't know the worker.
+    /// Waits up to a second, but not for a pump that hasn't answered before (nobody may be reading
+    /// what it writes); empty when the pump doesn't answer or doesn't know the worker.
     pub fn tail(&mut self, worker: WorkerId) -> Vec<String> {
         self.send_pipes();
         self.tail_requests += 1;
@@ -140,8 +144,16 @@ impl Output {
         if self.pump.send(&request, &[]).is_err() {
             return Vec::new();
         }
-        let deadline = Instant::now() + TAIL_WAIT;
+        let wait = if self.answers {
+            TAIL_WAIT
+        } else {
+            Duration::ZERO
+        };
+        let deadline = Instant::now() + wait;
+        self.answers = false;
         while let Waited::Answer(answer) = self.pump.answer(deadline) {
+            // Even one that comes too late: it is alive again.
+            self.answers = true;
             if answer.number == self.tail_requests {
                 return answer.lines;
             }
@@ -160,6 +172,7 @@ impl Output {
     /// On failure everything stays as it is, and it may be tried again.
     pub fn restart(&mut self) -> io::Result<()> {
         self.pump = Child::spawn(&mut self.command)?;
+        self.answers = true;
         for pipes in self.pipes.values_mut() {
             pipes.sent = false;
         }

@@ -22,6 +22,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rustix::process::Rlimit;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
@@ -53,12 +54,14 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it can't be started, or ended otherwise than as asked.
 pub fn run(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
+    // First of all: what runs into the limit of open files fails in many strange ways.
+    let file_limit = process::raise_file_limit(plan.workers)?;
     // One thread: nothing here is worth a second one.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| failed("start the event loop", &error))?
-        .block_on(serve(plan, runtime_dir))
+        .block_on(serve(plan, runtime_dir, file_limit))
 }
 
 fn failed(what: &str, error: &io::Error) -> Failure {
@@ -70,7 +73,7 @@ fn failed(what: &str, error: &io::Error) -> Failure {
     )
 }
 
-async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
+async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Result<Exit, Failure> {
     privilege::check(plan.identity.as_ref().is_some_and(Identity::is_other_user))?;
     runtime_dir.prepare()?;
     let _lock = Lock::acquire(&runtime_dir, &plan.name)?;
@@ -83,8 +86,6 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
     stale::clear(&plan, before.as_ref(), &hierarchy, &cgroup);
     let capture = Capture::start(&cgroup, &plan.ports, plan.ebpf_log)?;
     let steering = Steering::new(plan.policy, plan.workers)?;
-    // Before the output process starts, which needs two descriptors for each worker as well.
-    let file_limit = process::raise_file_limit();
     let output = Output::start().map_err(|error| failed("start the output process", &error))?;
 
     let mut signals = Signals::new().map_err(|error| failed("handle signals", &error))?;

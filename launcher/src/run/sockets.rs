@@ -55,9 +55,13 @@ impl Launcher {
                         // table, its turns go to the next worker.
                         self.forget_closed();
                     }
-                    if let Err(failure) = self.steering.adopt(worker, cookie, &endpoint, socket) {
-                        self.fail_unless_serving(failure);
-                        continue;
+                    match self.steering.adopt(worker, cookie, &endpoint, socket) {
+                        Ok(true) => {}
+                        Ok(false) => continue,
+                        Err(failure) => {
+                            self.fail_unless_serving(failure);
+                            continue;
+                        }
                     }
                     self.feed(Event::Listening { worker });
                     self.postpone_announcement();
@@ -97,7 +101,7 @@ impl Launcher {
                     warn!("worker {worker} may be noticed late when it listens: {error}");
                 }
                 Sighting::Mptcp { worker } => warn!(
-                    "worker {worker} listens on an MPTCP socket, which the kernel can't share or steer: \
+                    "worker {worker} listens on an MPTCP socket, which the kernel can't steer: \
                      turn MPTCP off in the server (Go: GODEBUG=multipathtcp=0; or sysctl net.mptcp.enabled=0)"
                 ),
             }

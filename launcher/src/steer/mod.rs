@@ -106,7 +106,8 @@ impl Steering {
     }
 
     /// Makes a worker's socket a member of its group, which is created if it is the first. The
-    /// copy of the socket is closed by [`Steering::close_copies`] at the latest.
+    /// copy of the socket is closed by [`Steering::close_copies`] at the latest. False: the server has
+    /// closed the socket meanwhile.
     ///
     /// # Errors
     /// When the program can't be loaded, the group is full, or the kernel refuses the socket.
@@ -116,7 +117,7 @@ impl Steering {
         cookie: u64,
         endpoint: &Endpoint,
         socket: OwnedFd,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let policy = Self::index_function(self.policy, endpoint.protocol);
         if !self.groups.contains_key(endpoint) {
             let program = match policy {
@@ -135,10 +136,10 @@ impl Steering {
             self.groups.insert(endpoint.clone(), group);
         }
         let Some(group) = self.groups.get_mut(endpoint) else {
-            return Ok(());
+            return Ok(false);
         };
         if group.members.values().any(|member| member.cookie == cookie) {
-            return Ok(());
+            return Ok(true);
         }
         let limit = u16::try_from(MEMBERS_MAX).unwrap_or(u16::MAX);
         let Some(index) = (0..limit).find(|index| !group.members.contains_key(index)) else {
@@ -152,7 +153,7 @@ impl Steering {
         if let Some(program) = &mut group.program {
             if let Err(error) = program.set_member(index, &socket) {
                 if !still_listens(&socket) {
-                    return Ok(());
+                    return Ok(false);
                 }
                 let what = format!("cannot steer to worker {worker} on {endpoint}");
                 return Err(ebpf_failure(what, &error));
@@ -169,7 +170,8 @@ impl Steering {
                 before,
             },
         );
-        group.steer(endpoint, policy, &self.ready)
+        group.steer(endpoint, policy, &self.ready)?;
+        Ok(true)
     }
 
     /// Steers to these workers, and to no others. `workers` is the whole set.

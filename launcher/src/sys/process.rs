@@ -16,6 +16,7 @@ use rustix::{
 };
 
 use super::{cgroup::WorkerCgroup, identity::Identity};
+use crate::failure::{Failure, MORE_FILES};
 
 /// What to start.
 #[derive(Debug)]
@@ -134,18 +135,36 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
     }
 }
 
+/// How many files the launcher needs open, whatever the number of workers.
+const FILES: u64 = 64;
+
+/// And how many more for each worker: its cgroup, its pipes, and what a start needs for a moment.
+const FILES_PER_WORKER: u64 = 4;
+
 /// Raises our own limit of open files as far as it goes, because each worker costs us a handful of
 /// them, and returns what it was, which is what the workers get.
-#[must_use]
-pub fn raise_file_limit() -> Rlimit {
+///
+/// # Errors
+/// When so many workers can't be had with what is allowed.
+pub fn raise_file_limit(workers: u32) -> Result<Rlimit, Failure> {
     let given = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: given.maximum,
         ..given
     };
-    // If it is refused, the given limit may still do; a spawn that fails for it says so.
-    let _ = setrlimit(Resource::Nofile, raised);
-    given
+    let limit = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => given.maximum,
+        Err(_) => given.current,
+    };
+    let needed = FILES + FILES_PER_WORKER * u64::from(workers);
+    match limit {
+        Some(limit) if limit < needed => Err(Failure::new(
+            format!("cannot run {workers} workers"),
+            format_args!("only {limit} files may be open at once, and about {needed} are needed"),
+            MORE_FILES,
+        )),
+        _ => Ok(given),
+    }
 }
 
 /// A child that has ended.
