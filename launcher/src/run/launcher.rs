@@ -252,11 +252,6 @@ impl Launcher {
         }
     }
 
-    /// To be called before waiting: no copy of a worker's socket may stay open.
-    pub(super) fn settle(&mut self) {
-        self.steering.close_copies();
-    }
-
     pub(super) fn is_ready(&self, worker: WorkerId) -> bool {
         let ready = |view: &View| view.worker == worker && view.state == State::Ready;
         self.fleet.views().iter().any(ready)

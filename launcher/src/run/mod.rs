@@ -114,7 +114,6 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
     );
     launcher.feed(Event::Start);
     let outcome = loop {
-        launcher.settle();
         if let Some(outcome) = launcher.take_outcome() {
             break outcome;
         }

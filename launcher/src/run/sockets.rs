@@ -23,7 +23,6 @@ impl Launcher {
             .read(|worker| running.get(&worker).map(|running| &running.cgroup));
         self.behind = more;
         self.see(sightings);
-        self.settle();
     }
 
     /// Handles all that the capture programs have reported.
@@ -39,6 +38,8 @@ impl Launcher {
         self.capture.flush_log();
     }
 
+    /// Acts on what was seen, and closes our copies of the workers' sockets: an open one would keep
+    /// a dead worker's socket in its group.
     fn see(&mut self, sightings: Vec<Sighting>) {
         for sighting in sightings {
             match sighting {
@@ -106,6 +107,7 @@ impl Launcher {
                 ),
             }
         }
+        self.steering.close_copies();
     }
 
     /// Looks at what no event tells.
@@ -115,7 +117,6 @@ impl Launcher {
             .capture
             .sweep(|worker| running.get(&worker).map(|running| &running.cgroup));
         self.see(sightings);
-        self.settle();
         self.check_emptied();
         self.forget_closed();
         self.steering.forget_deserted(Instant::now().into_std());

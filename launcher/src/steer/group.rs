@@ -21,7 +21,9 @@ use crate::{
 /// A group that has or had members.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// `None` under the policy `kernel`.
+    /// `None` leaves the choice to the kernel.
+    pub(super) policy: Option<launcher_common::Policy>,
+    /// There is one where there is a policy.
     pub(super) program: Option<Program>,
     /// How many slots the fleet has.
     pub(super) slots: u32,
@@ -47,13 +49,8 @@ pub(super) struct Member {
 
 impl Group {
     /// Brings the table in line with the ready workers, and the program to the group.
-    pub(super) fn steer(
-        &mut self,
-        endpoint: &Endpoint,
-        policy: Option<launcher_common::Policy>,
-        ready: &[WorkerId],
-    ) -> Result<(), Failure> {
-        let (Some(program), Some(policy)) = (&mut self.program, policy) else {
+    pub(super) fn steer(&mut self, endpoint: &Endpoint, ready: &[WorkerId]) -> Result<(), Failure> {
+        let (Some(program), Some(policy)) = (&mut self.program, self.policy) else {
             return Ok(());
         };
         let wanted = weigh(&self.members, ready);

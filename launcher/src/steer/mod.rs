@@ -118,13 +118,14 @@ impl Steering {
         endpoint: &Endpoint,
         socket: OwnedFd,
     ) -> Result<bool, Failure> {
-        let policy = Self::index_function(self.policy, endpoint.protocol);
         if !self.groups.contains_key(endpoint) {
+            let policy = Self::index_function(self.policy, endpoint.protocol);
             let program = match policy {
                 None => None,
                 Some(_) => Some(self.spare.take().map_or_else(Program::load, Ok)?),
             };
             let group = Group {
+                policy,
                 program,
                 slots: self.slots,
                 members: BTreeMap::new(),
@@ -170,7 +171,7 @@ impl Steering {
                 before,
             },
         );
-        group.steer(endpoint, policy, &self.ready)?;
+        group.steer(endpoint, &self.ready)?;
         Ok(true)
     }
 
@@ -181,8 +182,7 @@ impl Steering {
     pub fn set_ready(&mut self, workers: &[WorkerId]) -> Result<(), Failure> {
         self.ready = workers.to_vec();
         for (endpoint, group) in &mut self.groups {
-            let policy = Self::index_function(self.policy, endpoint.protocol);
-            group.steer(endpoint, policy, &self.ready)?;
+            group.steer(endpoint, &self.ready)?;
         }
         Ok(())
     }
@@ -205,7 +205,7 @@ impl Steering {
         Ok(())
     }
 
-    /// Forgets the members of `protocol` that have closed: those whose cookie is not `alive`.
+    /// Forgets the members that have closed: those whose cookie is not `alive`.
     ///
     /// # Errors
     /// As for [`Steering::set_ready`].
@@ -242,8 +242,7 @@ impl Steering {
                     program.clear_member(index);
                 }
             }
-            let policy = Self::index_function(self.policy, endpoint.protocol);
-            group.steer(endpoint, policy, &self.ready)?;
+            group.steer(endpoint, &self.ready)?;
         }
         Ok(())
     }
