@@ -15,4 +15,6 @@ mod table;
 mod tests;
 
 pub use capture::{CaptureEvent, EventKind};
-pub use table::{Chosen, Counters, ENTRIES_MAX, MEMBERS_MAX, Packet, Policy, Table, choose};
+pub use table::{
+    Chosen, Counters, ENTRIES_MAX, HOLD, MEMBERS_MAX, Packet, Policy, ProbeSource, Table, choose,
+};

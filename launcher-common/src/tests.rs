@@ -4,7 +4,7 @@ use std::{boxed::Box, vec, vec::Vec};
 
 use proptest::{collection::vec, prelude::*};
 
-use crate::{ENTRIES_MAX, MEMBERS_MAX, Packet, Policy, Table, choose};
+use crate::{ENTRIES_MAX, HOLD, MEMBERS_MAX, Packet, Policy, Table, choose};
 
 /// A table as user space builds it: each of the sequence's members is in `live` once.
 fn table(policy: u32, entries: &[u16]) -> Box<Table> {
@@ -66,6 +66,17 @@ fn an_empty_table_chooses_nobody() {
 }
 
 #[test]
+fn an_empty_table_holds_if_it_can() {
+    let table = Box::new(Table {
+        hold: 1,
+        ..Table::EMPTY
+    });
+    let chosen = choose(&table, packet(7, 7), |_| true).expect("the holding socket is there");
+    assert_eq!((chosen.member, chosen.after_miss), (HOLD, false));
+    assert_eq!(choose(&table, packet(7, 7), |_| false), None);
+}
+
+#[test]
 fn a_full_table_reaches_its_last_entry() {
     let mut entries = vec![1; ENTRIES_MAX];
     entries[ENTRIES_MAX - 1] = 2;
@@ -98,6 +109,29 @@ fn the_next_entry_follows_one_that_has_gone() {
     assert_eq!((chosen.member, chosen.after_miss), (5, true));
     let chosen = choose(&table, packet(0, 0), |member| member != 7).expect("two are there");
     assert_eq!((chosen.member, chosen.after_miss), (5, false));
+}
+
+#[test]
+fn the_turns_of_one_that_has_gone_are_dealt_out_among_all_others() {
+    let entries: Vec<u16> = (0..5).collect();
+    let count = |table: &Table, packets: &mut dyn Iterator<Item = Packet>| {
+        let mut counts = [0u32; 5];
+        for packet in packets {
+            let chosen = choose(table, packet, |member| member != 2).expect("four are there");
+            counts[usize::from(chosen.member)] += 1;
+        }
+        counts
+    };
+    let round_robin = table(Policy::RoundRobin as u32, &entries);
+    let counts = count(&round_robin, &mut (0..400).map(|turn| packet(0, turn)));
+    assert_eq!(counts, [100, 100, 0, 100, 100]);
+    let hash = table(Policy::Hash as u32, &entries);
+    let hashes = (0..40_000u32).map(|n| packet(n.wrapping_mul(0x9e37_79b9), 0));
+    let counts = count(&hash, &mut hashes.into_iter());
+    let others = counts
+        .iter()
+        .filter(|&&count| (9_000..11_000).contains(&count));
+    assert_eq!(others.count(), 4, "{counts:?}");
 }
 
 #[test]
@@ -162,6 +196,27 @@ proptest! {
     }
 
     #[test]
+    fn the_holding_socket_comes_when_all_have_gone(
+        policy in policies(),
+        entries in sequences(),
+        packet in packets(),
+        left in any::<prop::sample::Index>(),
+        gone: bool,
+    ) {
+        let mut table = table(policy, &entries);
+        table.hold = 1;
+        let left = *left.get(&entries);
+        let mut tried = Vec::new();
+        let chosen = choose(&table, packet, |member| {
+            tried.push(member);
+            member == HOLD || (!gone && member == left)
+        });
+        let expected = if gone { HOLD } else { left };
+        prop_assert_eq!(chosen.map(|chosen| chosen.member), Some(expected));
+        prop_assert!(!gone || entries.iter().all(|member| tried.contains(member)));
+    }
+
+    #[test]
     fn consecutive_turns_walk_the_sequence(
         entries in sequences(),
         // The counter's own overflow, once in 2^32 turns, may cut a period short.
@@ -204,7 +259,7 @@ proptest! {
     ) {
         let packet = packet(hash, turn);
         let mut table = Box::new(Table::EMPTY);
-        (table.len, table.live_len) = (len, live_len);
+        (table.len, table.live_len, table.hold) = (len, live_len, turn);
         for policy in [policy, known] {
             table.policy = policy;
             let mut tries = 0;
@@ -212,7 +267,7 @@ proptest! {
                 tries += 1;
                 accept
             });
-            prop_assert!(tries <= 4 + MEMBERS_MAX);
+            prop_assert!(tries <= 4 + MEMBERS_MAX + 1);
             prop_assert_eq!(chosen.is_some(), accept && tries > 0);
         }
     }

@@ -2,22 +2,22 @@
 //! themselves; what they mean together is `config`'s to decide.
 
 mod parse;
+mod quantities;
+mod run;
 #[cfg(test)]
 mod tests;
 mod values;
+mod verbs;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::Parser;
 
 pub use parse::parse;
-pub use values::{PortSpec, StopSignal, duration};
-
-use crate::{
-    fleet::placement::{Pinning, Workers},
-    policy::Policy,
-    sys::runtime::Name,
-};
+pub use quantities::{TimeLimit, duration};
+pub use run::{Ipc, LogFormat, Run};
+pub use values::{Check, PortSpec, Ready, StopSignal, Target};
+pub use verbs::Verb;
 
 /// The environment variable that sets the number of workers where `--workers` does not.
 pub const WORKERS_VARIABLE: &str = "WEB_CONCURRENCY";
@@ -25,26 +25,35 @@ pub const WORKERS_VARIABLE: &str = "WEB_CONCURRENCY";
 const USAGE: &str = "reuseport-launch [OPTIONS] -- COMMAND [ARG]...
        reuseport-launch <VERB> [OPTIONS] [NAME]";
 
-const RUN_USAGE: &str = "reuseport-launch run [OPTIONS] -- COMMAND [ARG]...";
-
 const EXAMPLES: &str = "\
 Examples:
   One worker per CPU, all on port 8080:
       reuseport-launch --workers auto -- python3 -m http.server 8080
-  Four workers, each on its own CPU; port 3000 is shared, other ports are left alone:
+  Four workers, each on its own CPU; no port but 3000 is shared:
       reuseport-launch -w 4 --pin auto --port 3000 -- node server.js
-  Drop root in the workers, stop them with QUIT, KILL after 30 s:
-      reuseport-launch --user www-data --stop-signal QUIT --stop-timeout 30s -- ./myserver
-  What runs, in detail and for scripts, and its end:
-      reuseport-launch ls
-      reuseport-launch status myserver --json
+  Drop root in the workers, and stop them with QUIT:
+      reuseport-launch --user www-data --stop-signal QUIT -- ./myserver
+  Ready when /ready answers, replaced when /health does not:
+      reuseport-launch --ready http:/ready --health http:/health -- ./myserver
+  Another version of the command, more workers of it, and the end:
+      reuseport-launch reload myserver
+      reuseport-launch scale 8 myserver
       reuseport-launch stop myserver
+  What runs, and one of it in detail, for people and for scripts:
+      reuseport-launch ls
+      reuseport-launch status myserver
+      reuseport-launch status myserver --json
 
-Each worker gets REUSEPORT_LAUNCH_SLOT, REUSEPORT_LAUNCH_GENERATION, REUSEPORT_LAUNCH_WORKERS and
+DURATION is 500ms, 8s, 2m, 1h or plain seconds, SIZE 512M, 2G or plain bytes (K = 1024). Verbs \
+wait until the thing is done; to interrupt one does not call it off.
+
+Each worker gets REUSEPORT_LAUNCH_SLOT, REUSEPORT_LAUNCH_GENERATION, REUSEPORT_LAUNCH_WORKERS and \
 NODE_APP_INSTANCE (= slot); {slot} in ARG is replaced by the slot.
 
-Signals: TERM and INT stop gracefully, a second INT or QUIT at once.
-Exit codes: 0 stopped as asked, 1 gave up or failed, 2 usage, 69 a kernel feature or privilege is
+Signals: HUP reloads (on a terminal it stops), TTIN and TTOU add and remove a worker, USR2 \
+upgrades the launcher, TERM and INT stop gracefully, a second INT or QUIT at once.
+
+Exit codes: 0 stopped as asked, 1 gave up or failed, 2 usage, 69 a kernel feature or privilege is \
 missing, 78 wrong configuration, 126 COMMAND is not executable, 127 COMMAND was not found.";
 
 /// What the command line asks for.
@@ -84,124 +93,4 @@ struct Cli {
         help_heading = "Global options"
     )]
     runtime_dir: Option<PathBuf>,
-}
-
-/// What can be done.
-#[derive(Debug, Subcommand)]
-pub enum Verb {
-    /// Start the workers and stay with them (the default verb)
-    #[command(override_usage = RUN_USAGE)]
-    Run(Run),
-    /// Show the workers, the shared ports and who got how many connections
-    Status {
-        /// Which launcher [default: the only one that runs]
-        name: Option<Name>,
-        /// Print one JSON object and nothing else
-        #[arg(long)]
-        json: bool,
-    },
-    /// List the launchers that run
-    Ls {
-        /// Print one JSON array and nothing else
-        #[arg(long)]
-        json: bool,
-    },
-    /// Stop a launcher and its workers, and wait until they are gone
-    Stop {
-        /// Which launcher [default: the only one that runs]
-        name: Option<Name>,
-    },
-}
-
-/// The options of `run`.
-#[derive(Args, Clone, Debug)]
-pub struct Run {
-    /// How many workers: auto = the allowed CPUs, or the cgroup's CPU quota where that is less
-    /// [env: WEB_CONCURRENCY]
-    #[arg(
-        short,
-        long,
-        value_name = "auto|N",
-        default_value = "auto",
-        help_heading = "Workers"
-    )]
-    pub workers: Workers,
-    /// Bind workers to CPUs: auto = each slot to its own, physical cores first; a list is dealt
-    /// out by slot
-    #[arg(
-        long,
-        value_name = "none|auto|CPU-LIST",
-        default_value = "none",
-        help_heading = "Workers"
-    )]
-    pub pin: Pinning,
-    /// Run the workers as this user (name or id)
-    #[arg(long, value_name = "USER", help_heading = "Workers")]
-    pub user: Option<String>,
-    /// Run the workers with this group (name or id) [default: USER's own]
-    #[arg(long, value_name = "GROUP", help_heading = "Workers")]
-    pub group: Option<String>,
-    /// How connections are dealt out: in turn, by the client's and server's address and port, or
-    /// by the kernel's own hash without eBPF selection [default: round-robin; hash for UDP, where
-    /// round-robin would tear flows apart]
-    #[arg(
-        long,
-        value_name = "round-robin|hash|kernel",
-        help_heading = "Connections"
-    )]
-    pub steer: Option<Policy>,
-    /// Share only this port; may be repeated [default: every port the command binds by number]
-    #[arg(
-        long = "port",
-        value_name = "PORT[/tcp|/udp]",
-        help_heading = "Connections"
-    )]
-    pub ports: Vec<PortSpec>,
-    /// Signal that asks a worker to stop (name or number)
-    #[arg(
-        long,
-        value_name = "SIGNAL",
-        default_value = "TERM",
-        help_heading = "Stopping"
-    )]
-    pub stop_signal: StopSignal,
-    /// Time a worker has to stop before it is killed: 500ms, 8s, 2m, or plain seconds
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "8s",
-        value_parser = duration,
-        help_heading = "Stopping"
-    )]
-    pub stop_timeout: Duration,
-    /// Name for `status` and `stop` [default: the command's file name]
-    #[arg(long, value_name = "NAME", help_heading = "Launcher")]
-    pub name: Option<Name>,
-    /// Format of the launcher's own messages on standard error
-    #[arg(
-        long,
-        value_enum,
-        value_name = "auto|text|json",
-        default_value = "auto",
-        hide_possible_values = true,
-        help_heading = "Launcher"
-    )]
-    pub log_format: LogFormat,
-    /// Say more on standard error; -vv says everything, the eBPF programs' own lines too
-    #[arg(short, long, action = ArgAction::Count, help_heading = "Launcher")]
-    pub verbose: u8,
-    /// The server to start, as you would start one copy of it; never empty
-    #[arg(last = true, value_name = "COMMAND", hide = true)]
-    pub command: Vec<OsString>,
-}
-
-/// The format of the launcher's own messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Chosen by where standard error goes.
-    Auto,
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }

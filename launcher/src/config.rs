@@ -1,15 +1,20 @@
 //! From the command line and the environment to a plan.
 
+mod directory;
+mod env_file;
+mod environment;
+
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
+pub use crate::cli::{Check, Ready};
 use crate::{
     capture::Ports,
-    cli::{LogFormat, Run},
+    cli::{Ipc, LogFormat, Run},
     failure::{Exit, Failure},
     fleet::placement::{Cpu, Pinning, Workers, auto_count, spread},
     policy::Policy,
@@ -17,14 +22,19 @@ use crate::{
     worker::WorkerId,
 };
 
-/// What is to be run: validated, and never changed afterwards.
-#[derive(Debug)]
+/// What is to be run: validated, and never changed afterwards. Plans that are made from the same
+/// options in the same place are equal.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// What the launcher is called in status and stop.
+    /// What the launcher is called by the verbs.
     pub name: Name,
     /// The command and its arguments, as given; never empty.
     pub command: Vec<OsString>,
-    /// How many workers.
+    /// The workers' working directory: absolute, with its symbolic links.
+    pub directory: PathBuf,
+    /// The file with more variables for the workers: absolute. It is read at each start.
+    pub env_file: Option<PathBuf>,
+    /// How many workers there are at first: `1..=WORKERS_MAX`.
     pub workers: u32,
     /// Why that many: `affinity 16, cpu.max 7.5 → 8`.
     pub workers_reason: String,
@@ -32,10 +42,28 @@ pub struct Plan {
     pub policy: Option<Policy>,
     /// Which ports are captured.
     pub ports: Ports,
+    /// Whether TCP connections wait while no worker takes any.
+    pub hold: bool,
     /// Which CPUs a slot may use.
     pub pinning: Pinning,
     /// The allowed CPUs in the order in which slots get them.
     pub cpus: Vec<u32>,
+    /// What makes a worker ready.
+    pub ready: Ready,
+    /// How long that may take; not 0.
+    pub ready_timeout: Duration,
+    /// How ready workers are checked; `None`: not at all.
+    pub health: Option<Health>,
+    /// How long a worker may leave waiting connections alone; not 0. `None`: for ever.
+    pub stall_timeout: Option<Duration>,
+    /// How long a worker that goes may finish its connections; `None`: for ever.
+    pub drain_timeout: Option<Duration>,
+    /// How many workers are replaced at the same time; at least 1.
+    pub max_surge: u32,
+    /// When a worker has done enough.
+    pub recycle: Recycle,
+    /// Whether the workers are given a channel as between Node processes.
+    pub ipc_node: bool,
     /// The number of the stop signal.
     pub stop_signal: i32,
     /// How long a worker has after it.
@@ -46,6 +74,30 @@ pub struct Plan {
     pub log_format: LogFormat,
     /// Whether the eBPF programs log.
     pub ebpf_log: bool,
+}
+
+/// How ready workers are checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked of one.
+    pub check: Check,
+    /// The time between two checks; not 0.
+    pub interval: Duration,
+    /// How long a check may take; not 0.
+    pub timeout: Duration,
+    /// How many must fail in a row; at least 1.
+    pub threshold: u32,
+}
+
+/// When a worker is replaced though nothing is wrong with it; `None`: never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recycle {
+    /// After so many connections; at least 1.
+    pub max_connections: Option<u64>,
+    /// Above so many bytes, its children's included.
+    pub max_memory: Option<u64>,
+    /// After this time; at least a second.
+    pub max_age: Option<Duration>,
 }
 
 impl Plan {
@@ -59,8 +111,24 @@ impl Plan {
             pin,
             user,
             group,
+            chdir,
+            env_file,
+            ipc,
             steer,
             ports,
+            no_hold,
+            ready,
+            ready_timeout,
+            health,
+            health_interval,
+            health_timeout,
+            health_threshold,
+            stall_timeout,
+            drain_timeout,
+            max_surge,
+            max_connections,
+            max_memory,
+            max_age,
             stop_signal,
             stop_timeout,
             name,
@@ -76,33 +144,19 @@ impl Plan {
             )
             .exit(Exit::Usage));
         };
-        // Later starts look again (a deploy may replace the file); a typo should be known now.
-        find_program(program, std::env::var_os("PATH").as_deref())?;
+        let current = directory::current()?;
+        let directory = directory::of_workers(&current, chdir.as_deref())?;
+        let env_file = env_file.map(|file| current.join(file));
         let name = match name {
             Some(name) => name,
             None => Name::of_command(program),
         };
-        let machine = cpus::machine(Path::new("/"));
-        let order = spread(
-            &machine
-                .cpus
-                .iter()
-                .map(|&(id, package, core)| Cpu {
-                    id,
-                    core: (package, core),
-                })
-                .collect::<Vec<_>>(),
-        );
-        check_pinning(&pin, &order)?;
-        let (workers, workers_reason) = match workers {
-            Workers::Auto => auto_count(
-                order.len() as u32,
-                machine.quota.as_ref().map(|quota| quota.cpus),
-            ),
-            Workers::Count(count) => (count, "as asked".to_owned()),
-        };
-        Ok(Self {
+        check_probes(steer, &ready, health.as_ref())?;
+        let (cpus, workers, workers_reason) = place(workers, &pin)?;
+        let plan = Self {
             name,
+            directory,
+            env_file,
             workers,
             workers_reason,
             policy: steer,
@@ -116,15 +170,46 @@ impl Plan {
                         .collect(),
                 )
             },
+            hold: !no_hold,
             pinning: pin,
-            cpus: order,
+            cpus,
+            ipc_node: ipc == Some(Ipc::Node) || ready == Ready::Node,
+            ready,
+            ready_timeout,
+            health: health.map(|check| Health {
+                check,
+                interval: health_interval,
+                timeout: health_timeout,
+                threshold: health_threshold,
+            }),
+            stall_timeout: stall_timeout.0,
+            drain_timeout: drain_timeout.0,
+            max_surge,
+            recycle: Recycle {
+                max_connections,
+                max_memory,
+                max_age,
+            },
             stop_signal: stop_signal.number(),
             stop_timeout,
             identity: Identity::resolve(user.as_deref(), group.as_deref())?,
             log_format,
             ebpf_log: verbose >= 2,
             command,
-        })
+        };
+        plan.check_start()?;
+        Ok(plan)
+    }
+
+    /// Whether a worker could be started. Each start looks again, because a deploy may replace the
+    /// program and the environment file; a typo should be known at once.
+    fn check_start(&self) -> Result<(), Failure> {
+        let worker = WorkerId {
+            slot: 0,
+            generation: 1,
+        };
+        let environment = self.environment(worker, self.workers, std::env::vars_os())?;
+        self.program(worker, &environment).map(|_| ())
     }
 
     /// A worker's arguments: the command with every `{slot}` replaced by its slot.
@@ -137,73 +222,46 @@ impl Plan {
             .collect()
     }
 
-    /// A worker's environment, made from ours.
-    #[must_use]
-    pub fn environment(
+    /// The program of a worker's command, as it is found at this moment: a path that may be
+    /// relative to [`directory`](Self::directory).
+    ///
+    /// # Errors
+    /// When there is none, or it can't be executed.
+    pub fn program(
         &self,
         worker: WorkerId,
-        ours: impl Iterator<Item = (OsString, OsString)>,
-    ) -> Vec<(OsString, OsString)> {
-        let mut environment: Vec<_> = ours.filter(|(name, _)| !is_ours(name)).collect();
-        let mut set = |name: &str, value: OsString| {
-            environment.retain(|(present, _)| present != name);
-            environment.push((name.into(), value));
-        };
-        set("REUSEPORT_LAUNCH_SLOT", worker.slot.to_string().into());
-        set(
-            "REUSEPORT_LAUNCH_GENERATION",
-            worker.generation.to_string().into(),
-        );
-        set("REUSEPORT_LAUNCH_WORKERS", self.workers.to_string().into());
-        set("NODE_APP_INSTANCE", worker.slot.to_string().into());
-        if let Some(identity) = &self.identity {
-            for (name, value) in &identity.environment {
-                environment.retain(|(present, _)| present != name);
-                environment.push((name.clone(), value.clone()));
-            }
-        }
-        let godebug = environment.iter().position(|(name, _)| name == "GODEBUG");
-        let godebug = godebug.map(|index| environment.swap_remove(index).1);
-        environment.push(("GODEBUG".into(), without_mptcp(godebug)));
-        environment
+        environment: &[(OsString, OsString)],
+    ) -> Result<PathBuf, Failure> {
+        let path = environment.iter().find(|(name, _)| name == "PATH");
+        let path = path.map(|(_, value)| value.as_os_str());
+        let arguments = self.arguments(worker);
+        let name = arguments.first().map_or(OsStr::new(""), |name| name);
+        find_program(name, &self.directory, path)
     }
 }
 
-/// What is addressed to the launcher and would mislead a worker: the service manager's sockets and
-/// watchdog, and the number of workers that we have already acted on (gunicorn would multiply it).
-fn is_ours(name: &OsStr) -> bool {
-    const OURS: [&str; 7] = [
-        "NOTIFY_SOCKET",
-        "WATCHDOG_USEC",
-        "WATCHDOG_PID",
-        "LISTEN_FDS",
-        "LISTEN_PID",
-        "LISTEN_FDNAMES",
-        "WEB_CONCURRENCY",
-    ];
-    OURS.iter().any(|ours| name == *ours)
-}
-
-/// Go 1.24 and later open MPTCP listeners by default, which the kernel can't steer.
-fn without_mptcp(godebug: Option<OsString>) -> OsString {
-    const SETTING: &str = "multipathtcp=0";
-    match godebug {
-        Some(value) if value.is_empty() => SETTING.into(),
-        Some(value)
-            if value
-                .to_string_lossy()
-                .split(',')
-                .any(|set| set.starts_with("multipathtcp=")) =>
-        {
-            value
-        }
-        Some(mut value) => {
-            value.push(",");
-            value.push(SETTING);
-            value
-        }
-        None => SETTING.into(),
-    }
+/// The allowed CPUs in the order in which slots get them, the number of workers, and its reason.
+fn place(workers: Workers, pinning: &Pinning) -> Result<(Vec<u32>, u32, String), Failure> {
+    let machine = cpus::machine(Path::new("/"));
+    let order = spread(
+        &machine
+            .cpus
+            .iter()
+            .map(|&(id, package, core)| Cpu {
+                id,
+                core: (package, core),
+            })
+            .collect::<Vec<_>>(),
+    );
+    check_pinning(pinning, &order)?;
+    let (count, reason) = match workers {
+        Workers::Auto => auto_count(
+            order.len() as u32,
+            machine.quota.as_ref().map(|quota| quota.cpus),
+        ),
+        Workers::Count(count) => (count, "as asked".to_owned()),
+    };
+    Ok((order, count, reason))
 }
 
 fn replace(text: &OsStr, from: &str, to: &str) -> OsString {
@@ -219,6 +277,24 @@ fn replace(text: &OsStr, from: &str, to: &str) -> OsString {
     }
     replaced.extend_from_slice(rest);
     OsString::from_vec(replaced)
+}
+
+/// A question to one worker goes through the port that all share, so the program must steer it.
+fn check_probes(
+    policy: Option<Policy>,
+    ready: &Ready,
+    health: Option<&Check>,
+) -> Result<(), Failure> {
+    let asks = health.is_some() || matches!(ready, Ready::Tcp | Ready::Http(_));
+    if policy != Some(Policy::Kernel) || !asks {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "cannot ask single workers over tcp or http with --steer kernel",
+        "no eBPF program is there to steer the question to the worker that is meant",
+        "choose another policy, or --ready listen, notify or node, and no --health",
+    )
+    .exit(Exit::Usage))
 }
 
 fn check_pinning(pinning: &Pinning, allowed: &[u32]) -> Result<(), Failure> {
@@ -246,6 +322,76 @@ fn check_pinning(pinning: &Pinning, allowed: &[u32]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Verb, parse};
+
+    /// The plan that this command line makes.
+    pub(super) fn plan(line: &str) -> Result<Plan, Failure> {
+        let words = line.split_whitespace().map(OsString::from);
+        let words = std::iter::once("reuseport-launch".into()).chain(words);
+        match parse(words, None).unwrap().verb {
+            Verb::Run(options) => Plan::new(*options),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_become_a_plan() {
+        let made = plan("-- true").unwrap();
+        assert!(made.hold && !made.ipc_node);
+        assert_eq!((&made.ready, &made.health), (&Ready::Listen, &None));
+        assert_eq!(made.recycle, Recycle::default());
+        assert!(made.directory.is_absolute());
+        assert_eq!(made, plan("run -- true").unwrap());
+
+        let made = plan(
+            "--no-hold --ready node --health http:/up --health-threshold 5 --stall-timeout off \
+             --drain-timeout infinite --max-age 1d --chdir /etc -- true",
+        )
+        .unwrap();
+        assert!(!made.hold && made.ipc_node);
+        let health = Health {
+            check: Check::Http("/up".into()),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            threshold: 5,
+        };
+        assert_eq!(made.health, Some(health));
+        assert_eq!((made.stall_timeout, made.drain_timeout), (None, None));
+        assert_eq!(made.recycle.max_age, Some(Duration::from_hours(24)));
+        assert_eq!(made.directory, Path::new("/etc"));
+        assert!(plan("--ipc node -- true").unwrap().ipc_node);
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_known_at_once() {
+        for (line, exit) in [
+            ("--chdir /none -- true", Exit::Usage),
+            ("--env-file /none -- true", Exit::Config),
+            ("--chdir / -- ./none", Exit::NotFound),
+            ("--chdir / -- ./etc", Exit::NotExecutable),
+        ] {
+            assert_eq!(plan(line).unwrap_err().exit, exit, "{line}");
+        }
+    }
+
+    #[test]
+    fn relative_programs_are_looked_for_in_the_workers_directory() {
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/bin/true", root.path().join("server-0")).unwrap();
+        let line = format!("--chdir {} -- ./server-{{slot}}", root.path().display());
+        let plan = plan(&line).unwrap();
+        let program = |slot| {
+            plan.program(
+                WorkerId {
+                    slot,
+                    generation: 1,
+                },
+                &[],
+            )
+        };
+        assert_eq!(program(0).unwrap(), Path::new("./server-0"));
+        assert_eq!(program(1).unwrap_err().exit, Exit::NotFound);
+    }
 
     #[test]
     fn the_slot_is_put_into_arguments() {
@@ -254,19 +400,5 @@ mod tests {
             "--log=/var/12/12.log"
         );
         assert_eq!(replace("{slo}".as_ref(), "{slot}", "1"), "{slo}");
-    }
-
-    #[test]
-    fn go_is_told_not_to_use_mptcp_unless_it_was_told_otherwise() {
-        assert_eq!(without_mptcp(None), "multipathtcp=0");
-        assert_eq!(without_mptcp(Some("".into())), "multipathtcp=0");
-        assert_eq!(
-            without_mptcp(Some("gctrace=1".into())),
-            "gctrace=1,multipathtcp=0"
-        );
-        assert_eq!(
-            without_mptcp(Some("multipathtcp=1".into())),
-            "multipathtcp=1"
-        );
     }
 }

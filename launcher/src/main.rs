@@ -12,12 +12,12 @@ use std::{
 
 use reuseport_launch::{
     bench,
-    cli::{self, LogFormat, Verb},
+    cli::{self, LogFormat, Target, Verb},
     config::Plan,
-    control::client,
+    control::{client, protocol::Request},
     failure::{Exit, Failure},
     output, run,
-    sys::runtime::RuntimeDir,
+    sys::runtime::{Name, RuntimeDir},
 };
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Some(output::PUMP_VERB) => return output::pump_main(),
         Some(bench::WORKER_VERB) => return bench::worker_main(),
         Some(bench::STEER_VERB) => return bench::steer_main(),
+        Some(run::CHECK_VERB) => return check(),
         _ => {}
     }
     let invocation = match cli::parse(env::args_os(), env::var_os(cli::WORKERS_VARIABLE)) {
@@ -38,6 +39,27 @@ fn main() -> ExitCode {
     };
     match dispatch(invocation) {
         Ok(exit) => exit.into(),
+        Err(failure) => {
+            let exit = failure.exit;
+            report(failure);
+            exit.into()
+        }
+    }
+}
+
+/// Says whether this version could run what an earlier one was told to: see [`run::CHECK_VERB`].
+fn check() -> ExitCode {
+    let arguments = env::args_os().take(1).chain(env::args_os().skip(2));
+    let checked = match cli::parse(arguments, env::var_os(cli::WORKERS_VARIABLE)) {
+        Ok(cli::Invocation {
+            verb: Verb::Run(options),
+            ..
+        }) => Plan::new(*options).map(|_| ()),
+        Ok(_) => Err(Failure::new("nothing to run", "it is another verb", "run")),
+        Err(error) => error.exit(),
+    };
+    match checked {
+        Ok(()) => Exit::Clean.into(),
         Err(failure) => {
             let exit = failure.exit;
             report(failure);
@@ -60,16 +82,31 @@ fn report(failure: Failure) {
 fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
     let dir = RuntimeDir::locate(invocation.runtime_dir.as_deref())?;
     let mut out = io::stdout().lock();
+    let operate = |request, name: Option<Name>| client::operate(&dir, name.as_ref(), &request);
     match invocation.verb {
         Verb::Run(options) => {
             drop(out);
             let _log = start_log(options.log_format, options.verbose);
-            return run::run(Plan::new(options)?, dir);
+            return run::run(Plan::new(*options)?, dir);
         }
         Verb::Status { name, json } => {
             client::status(&dir, name.as_ref(), json, width(), &mut out)?
         }
         Verb::Ls { json } => client::ls(&dir, json, width(), &mut out)?,
+        Verb::Reload {
+            name,
+            drain_timeout,
+        } => operate(Request::reload(drain_timeout.map(|limit| limit.0)), name)?,
+        Verb::Scale { workers, name } => operate(Request::Scale { workers }, name)?,
+        Verb::Restart { slot, name } => operate(Request::Restart { slot }, name)?,
+        Verb::Drain { slot, name } => operate(Request::Drain { slot }, name)?,
+        Verb::Undrain { slot, name } => operate(Request::Undrain { slot }, name)?,
+        Verb::Send {
+            to: Target(slot),
+            message,
+            name,
+        } => operate(Request::Send { slot, message }, name)?,
+        Verb::Upgrade { name } => client::upgrade(&dir, name.as_ref())?,
         Verb::Stop { name } => client::stop(&dir, name.as_ref())?,
     }
     Ok(Exit::Clean)

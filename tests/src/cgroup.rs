@@ -30,6 +30,20 @@ pub fn processes(dir: &Path) -> Vec<u32> {
         .collect()
 }
 
+/// Freezes what is in a cgroup, and waits until it is: from then on none of it accepts, reads or
+/// answers anything. Only being killed ends that.
+///
+/// # Panics
+/// When it can't be frozen.
+#[track_caller]
+pub fn freeze(dir: &Path) {
+    fs::write(dir.join("cgroup.freeze"), "1").unwrap_or_else(|error| panic!("{dir:?}: {error}"));
+    eventually("a cgroup to be frozen", || {
+        let events = fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
+        events.lines().any(|line| line == "frozen 1").then_some(())
+    });
+}
+
 /// Kills what is in a cgroup and removes it.
 pub(crate) fn remove(dir: &Path) {
     // It fails when the launcher is just removing it, which is as good.

@@ -41,8 +41,16 @@ pub fn address(text: &str) -> SocketAddr {
 /// # Errors
 /// As for [`receive`].
 pub fn get(to: SocketAddr) -> io::Result<Response> {
+    get_path(to, "/")
+}
+
+/// Sends `GET` for this path on a new connection and reads the response.
+///
+/// # Errors
+/// As for [`receive`].
+pub fn get_path(to: SocketAddr, path: &str) -> io::Result<Response> {
     let connection = TcpStream::connect_timeout(&to, TIMEOUT)?;
-    send(&connection)?;
+    send_for(&connection, path)?;
     receive(&connection)
 }
 
@@ -50,10 +58,15 @@ pub fn get(to: SocketAddr) -> io::Result<Response> {
 ///
 /// # Errors
 /// Those of the connection.
-pub fn send(mut connection: &TcpStream) -> io::Result<()> {
+pub fn send(connection: &TcpStream) -> io::Result<()> {
+    send_for(connection, "/")
+}
+
+fn send_for(mut connection: &TcpStream, path: &str) -> io::Result<()> {
     connection.set_read_timeout(Some(TIMEOUT))?;
     connection.set_write_timeout(Some(TIMEOUT))?;
-    connection.write_all(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")
+    let request = format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n");
+    connection.write_all(request.as_bytes())
 }
 
 /// Reads the response to [`send`], until the server closes the connection.

@@ -4,6 +4,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
+    fs,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{self, Command},
@@ -31,6 +32,9 @@ const OUR_VARIABLES: [&str; 6] = [
     "RUST_LOG",
     "WEB_CONCURRENCY",
 ];
+
+/// Where launchers pin what outlives them.
+const PINS: &str = "/sys/fs/bpf/reuseport-launch";
 
 /// The binary, built by the cargo that runs this test, with the same profile.
 ///
@@ -72,7 +76,7 @@ fn build() -> PathBuf {
 }
 
 /// A name and a runtime directory: what successive launchers of one fleet have in common.
-/// Dropping it kills whatever is left of the fleet.
+/// Dropping it kills and removes whatever is left of the fleet.
 #[derive(Debug)]
 pub struct Site {
     name: String,
@@ -117,8 +121,47 @@ impl Site {
     /// directory.
     #[track_caller]
     pub fn control(&self, arguments: &[&str]) -> Finished {
+        self.begin(arguments).finish()
+    }
+
+    /// The same, but does not wait for its end.
+    #[must_use]
+    #[track_caller]
+    pub fn begin(&self, arguments: &[&str]) -> Process {
         let mut command = self.command(binary().as_os_str());
-        Process::spawn(command.args(arguments)).finish()
+        Process::spawn(command.args(arguments))
+    }
+
+    /// Checks that the launchers of this site have left nothing: no process, no cgroup, no socket,
+    /// no state, no pinned map.
+    ///
+    /// # Panics
+    /// When they have.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        let cgroup = self.cgroup().expect("the launcher has found it, too");
+        assert!(!cgroup.exists(), "{} is left", cgroup.display());
+        // The lock's file stays (see `sys::runtime::Lock`), and where the next run is to hold
+        // connections, if there were any.
+        let stays = ["lock", "listened"].map(|end| format!("{}.{end}", self.name));
+        let left: Vec<_> = fs::read_dir(self.runtime_dir())
+            .expect("the site's directory")
+            .map(|entry| entry.expect("readable").file_name())
+            .filter(|name| stays.iter().all(|stays| name != stays.as_str()))
+            .collect();
+        assert!(left.is_empty(), "{left:?} are left");
+        assert_eq!(self.pins(), Vec::<PathBuf>::new());
+    }
+
+    /// The directories of pinned objects of this name.
+    fn pins(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(PINS).into_iter().flatten().flatten();
+        let prefix = format!("{}-", self.name);
+        let ours = entries.filter(|entry| {
+            let name = entry.file_name();
+            name.to_str().is_some_and(|name| name.starts_with(&prefix))
+        });
+        ours.map(|entry| entry.path()).collect()
     }
 
     fn command(&self, program: &OsStr) -> Command {
@@ -135,6 +178,10 @@ impl Drop for Site {
     fn drop(&mut self) {
         if let Some(dir) = self.cgroup() {
             cgroup::remove(&dir);
+        }
+        for dir in self.pins() {
+            // A launcher that was just killed has no one else to do it.
+            let _ = fs::remove_dir_all(dir);
         }
     }
 }
@@ -258,20 +305,104 @@ impl Launcher {
     #[must_use]
     #[track_caller]
     pub fn status(&self) -> Status {
+        self.try_status()
+            .unwrap_or_else(|error| panic!("status: {error}"))
+    }
+
+    /// Waits until there is a status, and it is as `wanted`, and returns it. A launcher that starts
+    /// has none yet.
+    #[track_caller]
+    pub fn status_when(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+        eventually(what, || {
+            self.try_status().ok().filter(|status| wanted(status))
+        })
+    }
+
+    #[track_caller]
+    fn try_status(&self) -> Result<Status, String> {
         let Finished {
             status,
             stdout,
             stderr,
         } = self.site.control(&["status", self.site.name(), "--json"]);
-        assert!(status.success(), "status: {status}: {stderr}");
+        if !status.success() {
+            return Err(stderr);
+        }
         let value = serde_json::from_str(&stdout);
-        Status(value.unwrap_or_else(|error| panic!("status prints no JSON ({error}): {stdout}")))
+        let value =
+            value.unwrap_or_else(|error| panic!("status prints no JSON ({error}): {stdout}"));
+        Ok(Status(value))
     }
 
-    /// Waits until the status is as `wanted`, and returns it.
+    /// Runs a verb on it, such as `scale 4`, and waits for its end.
     #[track_caller]
-    pub fn status_when(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
-        eventually(what, || Some(self.status()).filter(|status| wanted(status)))
+    pub fn verb(&self, words: &[&str]) -> Finished {
+        self.begin(words).finish()
+    }
+
+    /// The same, but does not wait for its end.
+    #[must_use]
+    #[track_caller]
+    pub fn begin(&self, words: &[&str]) -> Process {
+        let arguments: Vec<&str> = words.iter().copied().chain([self.site.name()]).collect();
+        self.site.begin(&arguments)
+    }
+
+    /// Runs a verb that is to succeed, and to have nothing to say.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn ask(&self, words: &[&str]) {
+        assert_eq!(self.verb(words).success(), "", "{words:?}");
+    }
+
+    /// Runs a verb that is to fail for this reason.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn refuses(&self, words: &[&str], why: &str) {
+        self.verb(words).assert_error(1, why);
+    }
+
+    /// Replaces its workers, one after the other.
+    #[track_caller]
+    pub fn reload(&self) {
+        self.ask(&["reload"]);
+    }
+
+    /// Changes the number of its workers.
+    #[track_caller]
+    pub fn scale(&self, workers: u32) {
+        self.ask(&["scale", &workers.to_string()]);
+    }
+
+    /// Waits until a worker of this slot and generation is ready.
+    #[track_caller]
+    pub fn replaced(&self, slot: u32, generation: u64) -> Status {
+        self.status_when("the replacement", |status| {
+            status.is_ready(slot, generation)
+        })
+    }
+
+    /// Sends it a signal, and waits until it has ended.
+    #[track_caller]
+    pub fn end(self, signal: Signal) -> (Finished, Arc<Site>) {
+        self.process.signal(signal);
+        let Self { process, site } = self;
+        (process.finish(), site)
+    }
+
+    /// Stops it with TERM, and checks that it ends well and leaves nothing.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn stop_clean(self) {
+        let (finished, site) = self.end(Signal::SIGTERM);
+        assert_eq!(finished.code(), 0, "{}", finished.stderr);
+        site.assert_nothing_left();
     }
 
     /// Waits until the groups together have this many members: a worker is ready with its first

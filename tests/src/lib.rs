@@ -10,13 +10,15 @@ pub mod cgroup;
 pub mod client;
 pub mod gate;
 pub mod launcher;
-
+pub mod load;
+pub mod patient;
 pub mod process;
 pub mod procfs;
 pub mod quota;
 pub mod scripts;
 pub mod servers;
 pub mod status;
+pub mod tun;
 
 use std::{
     io::Write as _,

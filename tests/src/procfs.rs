@@ -1,7 +1,7 @@
 //! Processes as /proc shows them, and the end of those that are not our children.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::fd::{AsFd as _, OwnedFd},
     time::Instant,
@@ -133,6 +133,36 @@ pub fn files(pid: u32) -> BTreeMap<u32, String> {
             Some((number, target.to_string_lossy().into_owned()))
         })
         .collect()
+}
+
+/// The client's ports of the TCP connections that these processes have open, in the network
+/// namespace of the calling thread: those that they have accepted, if they are servers.
+#[must_use]
+pub fn peer_ports(pids: &[u32]) -> BTreeSet<u16> {
+    let open: BTreeSet<String> = pids
+        .iter()
+        .flat_map(|&pid| files(pid).into_values())
+        .collect();
+    let tables = ["tcp", "tcp6"].map(|table| {
+        fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default()
+    });
+    tables
+        .iter()
+        .flat_map(|table| table.lines())
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (peer, inode) = (fields.get(2)?, fields.get(9)?);
+            let port = u16::from_str_radix(peer.rsplit_once(':')?.1, 16).ok()?;
+            // A listening socket has no peer.
+            (port != 0 && open.contains(&format!("socket:[{inode}]"))).then_some(port)
+        })
+        .collect()
+}
+
+/// What changes whenever a process executes a program: the random addresses that it was given.
+#[must_use]
+pub fn incarnation(pid: u32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/auxv")).unwrap_or_default()
 }
 
 /// Whether the programs that this process starts get its file descriptor `file`.

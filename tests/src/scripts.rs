@@ -1,7 +1,7 @@
 //! Programs of the tests' own, where what is asked of a worker is more than serving. Passed to
 //! Python by their text: a worker that runs as another user may not be able to read this directory.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     eventually,
@@ -9,7 +9,7 @@ use crate::{
     launcher::{Launch, Launcher},
     process::{Line, Stream},
     procfs,
-    servers::python_code,
+    servers::{FILES, python_code},
 };
 
 /// The port of [`witness`].
@@ -38,6 +38,46 @@ pub fn passing(protocol: &str, count: u32) -> Vec<String> {
     command.extend([protocol.to_owned(), count.to_string()]);
     command
 }
+
+/// A server on port 8080 that answers with its pid, ten times a second all that wait: its accept
+/// queue is hardly ever empty.
+#[must_use]
+pub fn late() -> Vec<String> {
+    python_code(include_str!("../servers/late.py"))
+}
+
+/// The text of [`app`].
+pub const APP: &str = include_str!("../servers/app.py");
+
+/// A web application on port 8080 with the behaviours that `words` name; see `app.py`.
+#[must_use]
+pub fn app(words: &[&str]) -> Vec<String> {
+    let mut command = python_code(APP);
+    command.extend(words.iter().map(|&word| word.to_owned()));
+    command
+}
+
+/// A node server on port 8080 that answers with its pid, says `ready` to its master when it gets
+/// USR2, and tells what its master sends; see `ipc.js`.
+#[must_use]
+pub fn node_ipc() -> Vec<String> {
+    vec![path_of("node"), format!("{FILES}/ipc.js")]
+}
+
+/// A command that runs `command`, but prints [`BROKEN`] and fails while the file `broken` exists.
+///
+/// # Panics
+/// When the path is not UTF-8, or `sh` was not asked for.
+#[must_use]
+pub fn breakable(broken: &Path, command: Vec<String>) -> Vec<String> {
+    let script = format!("test ! -e \"$0\" && exec \"$@\"; echo {BROKEN} >&2; exit 3");
+    let broken = broken.to_str().expect("temporary files have UTF-8 names");
+    let shell = [&path_of("sh"), "-c", &script, broken].map(str::to_owned);
+    shell.into_iter().chain(command).collect()
+}
+
+/// The last words of a [`breakable`] command that is broken.
+pub const BROKEN: &str = "cannot open the database";
 
 /// Says that it runs, and does nothing.
 ///

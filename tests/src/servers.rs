@@ -95,6 +95,16 @@ pub fn sockets(specs: &[&str]) -> Vec<String> {
     python.into_iter().chain(specs).collect()
 }
 
+/// `node busy.js`, which is busy for 4 ms with each request and answers with its pid.
+#[must_use]
+pub fn busy_node(port: u16) -> Vec<String> {
+    vec![
+        path_of("node"),
+        format!("{FILES}/busy.js"),
+        port.to_string(),
+    ]
+}
+
 /// A few lines of Python.
 #[must_use]
 pub fn python_code(code: &str) -> Vec<String> {

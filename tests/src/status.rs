@@ -97,6 +97,69 @@ impl Status {
         pid.unwrap_or_else(|| panic!("slot {slot} has no pid: {}", self.0))
     }
 
+    /// Whether a worker of this slot and generation is ready.
+    #[must_use]
+    #[track_caller]
+    pub fn is_ready(&self, slot: u32, generation: u64) -> bool {
+        self.workers().iter().any(|worker| {
+            worker["slot"] == slot
+                && worker["generation"] == generation
+                && worker["state"] == "ready"
+        })
+    }
+
+    /// How many workers are ready.
+    #[must_use]
+    #[track_caller]
+    pub fn ready(&self) -> usize {
+        let ready = self
+            .workers()
+            .iter()
+            .filter(|worker| worker["state"] == "ready");
+        ready.count()
+    }
+
+    /// Whether there are so many workers, and each is ready.
+    #[must_use]
+    #[track_caller]
+    pub fn all_ready(&self, workers: usize) -> bool {
+        self.workers().len() == workers && self.ready() == workers
+    }
+
+    /// The state of a slot's only worker.
+    ///
+    /// # Panics
+    /// As [`Status::worker`].
+    #[must_use]
+    #[track_caller]
+    pub fn state(&self, slot: u32) -> &str {
+        self.worker(slot)["state"].as_str().unwrap_or_default()
+    }
+
+    /// The generation of a slot's only worker.
+    ///
+    /// # Panics
+    /// As [`Status::worker`], and when it is not a number.
+    #[must_use]
+    #[track_caller]
+    pub fn generation(&self, slot: u32) -> u64 {
+        let value = &self.worker(slot)["generation"];
+        value
+            .as_u64()
+            .unwrap_or_else(|| panic!("the generation of slot {slot} is {value}"))
+    }
+
+    /// The pids of the workers, by slot.
+    ///
+    /// # Panics
+    /// When a slot has none, or several workers.
+    #[must_use]
+    #[track_caller]
+    pub fn pids(&self) -> Vec<u32> {
+        let slots = 0..u32::try_from(self.workers().len()).expect("few workers");
+        slots.map(|slot| self.pid(slot)).collect()
+    }
+
     /// How many connections each slot's worker was sent, as the kernel counted.
     ///
     /// # Panics

@@ -10,6 +10,19 @@ use kernel_tests::{
 };
 use serde_json::Value;
 
+/// The verbs that are about one launcher, with what they need besides its name.
+const VERBS_OF_A_LAUNCHER: [&[&str]; 9] = [
+    &["status"],
+    &["reload"],
+    &["scale", "2"],
+    &["restart", "0"],
+    &["drain", "0"],
+    &["undrain", "0"],
+    &["send", "all", "1"],
+    &["upgrade"],
+    &["stop"],
+];
+
 /// A fleet of two witnesses that is ready.
 #[track_caller]
 fn fleet() -> Launcher {
@@ -37,17 +50,39 @@ fn failure(site: &Site, arguments: &[&str], why: &str) -> String {
 fn the_help_names_every_verb_and_option() {
     let site = Site::new();
     let help = stdout(&site, &["--help"]);
-    for word in [
-        "run",
-        "status",
-        "ls",
+    let verbs = [
+        "run", "status", "ls", "reload", "scale", "restart", "drain", "undrain", "send", "upgrade",
         "stop",
+    ];
+    for verb in verbs {
+        let listed = format!("\n  {verb} ");
+        assert!(help.contains(&listed), "{verb} in {help}");
+        let help = stdout(&site, &[verb, "--help"]);
+        assert!(help.contains(&format!("reuseport-launch {verb}")), "{help}");
+    }
+    for word in [
         "--workers",
         "--pin",
         "--user",
         "--group",
+        "--chdir",
+        "--env-file",
+        "--ipc",
         "--steer",
         "--port",
+        "--no-hold",
+        "--ready",
+        "--ready-timeout",
+        "--health",
+        "--health-interval",
+        "--health-timeout",
+        "--health-threshold",
+        "--stall-timeout",
+        "--drain-timeout",
+        "--max-surge",
+        "--max-connections",
+        "--max-memory",
+        "--max-age",
         "--stop-signal",
         "--stop-timeout",
         "--name",
@@ -55,13 +90,10 @@ fn the_help_names_every_verb_and_option() {
         "WEB_CONCURRENCY",
         "REUSEPORT_LAUNCH_SLOT",
         "{slot}",
+        "Signals: HUP reloads",
         "Exit codes",
     ] {
         assert!(help.contains(word), "{word} in {help}");
-    }
-    for verb in ["run", "status", "ls", "stop"] {
-        let help = stdout(&site, &[verb, "--help"]);
-        assert!(help.contains(&format!("reuseport-launch {verb}")), "{help}");
     }
     assert!(stdout(&site, &["--version"]).starts_with("reuseport-launch "));
 }
@@ -71,14 +103,59 @@ fn where_nothing_runs_the_verbs_say_so() {
     let site = Site::new();
     assert_eq!(stdout(&site, &["ls"]), "no launcher runs\n");
     assert_eq!(stdout(&site, &["ls", "--json"]), "[]\n");
-    for verb in ["status", "stop"] {
-        failure(&site, &[verb], "no launcher runs");
-        failure(&site, &[verb, "web"], "no launcher named web runs");
+    for verb in VERBS_OF_A_LAUNCHER {
+        failure(&site, verb, "no launcher runs");
+        failure(
+            &site,
+            &[verb, &["web"]].concat(),
+            "no launcher named web runs",
+        );
     }
 }
 
 #[test]
-fn the_startup_line_says_what_runs_and_how_to_stop_it() {
+fn what_an_operation_cannot_be_is_a_usage_error() {
+    let site = Site::new();
+    for (arguments, allowed) in [
+        (&["scale", "0"][..], "allowed: 1 to 256"),
+        (&["scale", "auto"], "allowed: 1 to 256"),
+        (&["drain", "one"], "allowed: the number of a slot, 0 to 255"),
+        (&["send", "all", "hello"], "allowed: a JSON value"),
+        (
+            &["reload", "--drain-timeout", "soon"],
+            "allowed: a whole number",
+        ),
+    ] {
+        let finished = site.control(arguments);
+        assert_eq!(finished.code(), 2, "{arguments:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains(allowed), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn what_no_worker_could_start_with_is_known_before_any_is_started() {
+    for (options, code, what) in [
+        (
+            ["--chdir", "/no/such/directory"],
+            2,
+            "cannot start workers in /no/such/directory",
+        ),
+        (
+            ["--env-file", "/no/such/file"],
+            78,
+            "cannot use the environment file /no/such/file",
+        ),
+        (["--env-file", "/"], 78, "it is not a regular file"),
+    ] {
+        Launch::of(["true"])
+            .options(options)
+            .run()
+            .assert_error(code, what);
+    }
+}
+
+#[test]
+fn the_startup_line_says_what_runs_and_how_to_reload_it() {
     let Some(_netns) = gate::enter(&["python3"]) else {
         return;
     };
@@ -93,8 +170,9 @@ fn the_startup_line_says_what_runs_and_how_to_stop_it() {
     .join(" · ");
     assert!(line.contains(&said), "{line}");
     assert!(line.contains(" · migration o"), "{line}");
+    assert!(line.contains(" · hold o"), "{line}");
     assert!(
-        line.ends_with(&format!(" · stop: kill -TERM {pid}")),
+        line.ends_with(&format!(" · reload: kill -HUP {pid}")),
         "{line}"
     );
     let lines = launcher.process.lines();
@@ -139,9 +217,10 @@ fn several_launchers_are_listed_and_must_be_named() {
     assert_eq!(listed, BTreeSet::from(names));
     assert!(list.iter().all(|it| it["status"]["workers"].is_array()));
 
-    for verb in ["status", "stop"] {
-        let said = failure(site, &[verb], "several run: ");
-        let unknown = failure(site, &[verb, "unknown"], "no launcher named unknown runs");
+    for verb in VERBS_OF_A_LAUNCHER {
+        let said = failure(site, verb, "several run: ");
+        let unknown = [verb, &["unknown"]].concat();
+        let unknown = failure(site, &unknown, "no launcher named unknown runs");
         for name in names {
             assert!(said.contains(name), "{said}");
             assert!(unknown.contains(name), "{unknown}");

@@ -1,6 +1,6 @@
 //! Groups: the sockets that share protocol, address and port, whatever these are.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::TcpStream};
 
 use kernel_tests::{
     client::{self, address},
@@ -182,22 +182,20 @@ fn the_only_server_closes_and_listens_again() {
     let pid = launcher.status().pid(0);
     client::spread(to, 5);
 
-    // The group ends with its last socket, and the kernel forgets its program.
+    // Who comes meanwhile waits.
     order(pid, Signal::SIGUSR1);
     nth_line(&launcher, "closed", 1);
-    let refused = client::get(to).expect_err("nobody listens");
-    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-
+    let waiting = TcpStream::connect(to).expect("the launcher's own socket listens");
+    client::send(&waiting).expect("it is connected");
     order(pid, Signal::SIGUSR2);
     nth_line(&launcher, "opened", 2);
-    let mut sent = 0;
-    eventually("the new socket to be steered to", || {
-        sent += 1;
-        client::spread(to, 1);
-        (launcher.status().counter(8080, "selected_total") > 5).then_some(())
-    });
-    let selected = launcher.status().counter(8080, "selected_total");
+    let answer = client::receive(&waiting).expect("it is handed over");
+    assert_eq!(answer.body, pid.to_string());
+
+    let before = launcher.status();
+    assert_eq!(before.counter(8080, "held_total"), 1);
     client::spread(to, 20);
+    let selected = before.counter(8080, "selected_total");
     launcher.status().assert_selected(8080, selected + 20);
 }
 

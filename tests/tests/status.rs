@@ -47,6 +47,8 @@ fn status_in_json_has_the_promised_shape() {
         "started_at",
         "capture",
         "steering",
+        "hold",
+        "operation",
         "groups",
         "workers",
     ];
@@ -54,6 +56,8 @@ fn status_in_json_has_the_promised_shape() {
     assert_eq!(status["name"], launcher.site.name());
     assert_eq!(status["pid"], launcher.process.pid());
     assert_eq!(status["capture"], "cgroup");
+    assert!(status["hold"].is_boolean());
+    assert!(status["operation"].is_null());
     assert_eq!(status["command"].as_array().map(Vec::len), Some(4));
     let started = status["started_at"].as_str().unwrap_or_default();
     assert!(
@@ -82,7 +86,7 @@ fn status_in_json_has_the_promised_shape() {
     ] {
         assert_eq!(group[key], value, "{key}");
     }
-    for key in ["held_total", "held_now"] {
+    for key in ["held_total", "held_now", "hold_backlog"] {
         assert!(keys(group).contains(key), "{key}");
     }
 
@@ -93,6 +97,7 @@ fn status_in_json_has_the_promised_shape() {
             ("slot", Value::from(slot)),
             ("generation", 1.into()),
             ("state", "ready".into()),
+            ("status_text", Value::Null),
             ("cpus", Vec::<u32>::new().into()),
             ("weight", 1.into()),
             ("restarts", 0.into()),

@@ -11,6 +11,7 @@ use scan::Mention;
 const MODULES: &[(&str, &[&str])] = &[
     ("worker", &[]),
     ("failure", &[]),
+    ("probe", &[]),
     ("policy", &["worker"]),
     ("fleet", &["worker"]),
     ("observe", &["worker"]),
@@ -18,9 +19,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ("capture", &["worker", "failure", "sys"]),
     ("steer", &["worker", "failure", "policy", "sys"]),
     ("output", &["worker", "failure", "sys"]),
+    ("ipc", &["worker", "failure", "sys"]),
     ("control", &["worker", "failure", "observe", "sys"]),
-    // Both for the types of values only: what an option is parsed into.
-    ("cli", &["policy", "fleet", "sys"]),
+    // All for the types of values only: what an option is parsed into.
+    ("cli", &["probe", "policy", "fleet", "sys"]),
     (
         "config",
         &[
@@ -31,7 +33,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "run",
         &[
             "worker", "failure", "policy", "fleet", "observe", "sys", "capture", "steer", "output",
-            "control", "config",
+            "ipc", "probe", "control", "config",
         ],
     ),
     (

@@ -45,7 +45,7 @@ pub(super) fn measure(bench: &Bench, members: u16) -> Result<Decisions> {
     } = bench.options;
     let group = Group::open(members).context("cannot open a group of listening sockets")?;
     let empty = Empty::load()?;
-    let mut steering = Program::load()?;
+    let mut steering = Program::load(None)?;
     let mut weighted = Vec::new();
     for (member, listener) in (0..).zip(&group.listeners) {
         steering.set_member(member, listener)?;

@@ -47,8 +47,12 @@ pub(super) fn find(cgroup: &WorkerCgroup, wanted: u64) -> Found {
 
 /// Whether a worker has an MPTCP socket.
 pub(super) fn has_mptcp_socket(cgroup: &WorkerCgroup) -> bool {
-    let mut sockets = cgroup.processes().into_iter().flat_map(sockets).flatten();
-    sockets.any(|socket| is_mptcp(&socket))
+    all(cgroup).any(|socket| is_mptcp(&socket))
+}
+
+/// Copies of all of a worker's sockets that we may copy, one open at a time.
+pub(super) fn all(cgroup: &WorkerCgroup) -> impl Iterator<Item = OwnedFd> {
+    cgroup.processes().into_iter().flat_map(sockets).flatten()
 }
 
 /// Copies of a process's sockets, one open at a time.

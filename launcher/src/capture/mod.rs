@@ -14,9 +14,12 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
+    rc::Rc,
 };
 
 use launcher_common::{CaptureEvent, EventKind};
+use rustix::fs::fstat;
 
 use self::{
     adopt::Found,
@@ -26,7 +29,8 @@ use crate::{
     failure::Failure,
     sys::{
         cgroup::{FleetCgroup, WorkerCgroup},
-        listeners::{Endpoint, Inspected, Protocol, inspect},
+        listen::Mark,
+        listeners::{Endpoint, Inspected, Protocol, cookie, inspect},
     },
     worker::WorkerId,
 };
@@ -55,6 +59,8 @@ pub enum Sighting {
         cookie: u64,
         /// What it is bound to.
         endpoint: Endpoint,
+        /// Its owner.
+        uid: u32,
         /// Our copy, to be closed at once: while it is open, the kernel keeps the socket in its
         /// group even when the worker is dead.
         socket: OwnedFd,
@@ -113,15 +119,49 @@ struct Watched {
 
 impl Capture {
     /// Loads the programs and attaches them to the fleet's cgroup. `log` turns on the programs'
-    /// own debug lines.
+    /// own debug lines. With `pins`, a directory of a bpffs, they outlive the launcher.
     ///
     /// # Errors
     /// When a privilege or a kernel feature is missing.
-    pub fn start(fleet: &FleetCgroup, ports: &Ports, log: bool) -> Result<Self, Failure> {
+    pub fn start(
+        fleet: &FleetCgroup,
+        ports: &Ports,
+        log: bool,
+        pins: Option<&Path>,
+    ) -> Result<Self, Failure> {
         Ok(Self {
-            programs: Programs::load(fleet, ports, log)?,
+            programs: Programs::load(fleet, ports, log, pins)?,
             workers: HashMap::new(),
         })
+    }
+
+    /// Marks a socket as one of the fleet. For sockets that the launcher opens itself: the kernel
+    /// must not take them for a stranger's.
+    #[must_use]
+    pub fn marker(&self) -> Box<Mark> {
+        /// Any value but 0 says that the socket is ours.
+        const OF_THE_LAUNCHER: u64 = u64::MAX;
+        let marks = Rc::clone(&self.programs.marks);
+        Box::new(move |socket| {
+            let mut marks = marks.borrow_mut();
+            let marked = marks.insert(socket, OF_THE_LAUNCHER, 0);
+            marked.map_err(io::Error::other)
+        })
+    }
+
+    /// Finds the sockets that a worker of an earlier launcher has. To be called after
+    /// [`Capture::watch`].
+    pub fn recognise(&mut self, cgroup: &WorkerCgroup) -> Vec<Sighting> {
+        let mut sightings = Vec::new();
+        if let Some(watched) = self.workers.get_mut(&cgroup.id()) {
+            let programs = &mut self.programs;
+            let marked = adopt::all(cgroup).filter(|socket| programs.is_marked(socket));
+            let cookies: HashSet<u64> = marked.filter_map(|socket| cookie(&socket).ok()).collect();
+            for cookie in cookies {
+                watched.await_listen(cookie, cgroup, programs, &mut sightings);
+            }
+        }
+        sightings
     }
 
     /// Readable when [`Capture::read`] has something to do.
@@ -264,15 +304,11 @@ impl Watched {
             }),
             Some(EventKind::Bound) => {
                 self.binding.remove(&event.cookie);
-                if protocol(event) == Protocol::Tcp && self.listening.is_none() {
-                    match programs.attach_listening(cgroup) {
-                        Ok(listening) => self.listening = Some(listening),
-                        // The socket is still looked at now, and with every sweep.
-                        Err(error) => sightings.push(Sighting::Unwatched { worker, error }),
-                    }
+                if protocol(event) == Protocol::Tcp {
+                    self.await_listen(event.cookie, cgroup, programs, sightings);
+                } else {
+                    self.look_at(event.cookie, cgroup, sightings);
                 }
-                self.awaited.insert(event.cookie);
-                self.look_at(event.cookie, cgroup, sightings);
             }
             Some(EventKind::Listening) => {
                 // A socket that listens again after a shutdown is awaited by nobody.
@@ -283,17 +319,44 @@ impl Watched {
         }
     }
 
+    /// Has the kernel tell when a socket listens, and then looks whether it does already.
+    fn await_listen(
+        &mut self,
+        cookie: u64,
+        cgroup: &WorkerCgroup,
+        programs: &mut Programs,
+        sightings: &mut Vec<Sighting>,
+    ) {
+        if self.listening.is_none() {
+            match programs.attach_listening(cgroup) {
+                Ok(listening) => self.listening = Some(listening),
+                // The socket is still looked at now, and with every sweep.
+                Err(error) => sightings.push(Sighting::Unwatched {
+                    worker: self.worker,
+                    error,
+                }),
+            }
+        }
+        self.awaited.insert(cookie);
+        self.look_at(cookie, cgroup, sightings);
+    }
+
     fn look_at(&mut self, cookie: u64, cgroup: &WorkerCgroup, sightings: &mut Vec<Sighting>) {
         let worker = self.worker;
         match adopt::find(cgroup, cookie) {
             Found::Socket(socket) => match inspect(&socket) {
                 Ok(Inspected::NotListening) => return,
-                Ok(Inspected::Endpoint(endpoint)) => sightings.push(Sighting::Member {
-                    worker,
-                    cookie,
-                    endpoint,
-                    socket,
-                }),
+                Ok(Inspected::Endpoint(endpoint)) => {
+                    if let Ok(owner) = fstat(&socket) {
+                        sightings.push(Sighting::Member {
+                            worker,
+                            cookie,
+                            endpoint,
+                            uid: owner.st_uid,
+                            socket,
+                        });
+                    }
+                }
                 Ok(Inspected::Other) | Err(_) => {}
             },
             Found::Forbidden => sightings.push(Sighting::Forbidden { worker }),

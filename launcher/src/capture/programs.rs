@@ -1,17 +1,21 @@
 //! The capture object: loading, attaching, and its ring buffer.
 
 use std::{
+    cell::RefCell,
     error::Error,
-    fmt, io,
-    os::fd::{AsFd as _, BorrowedFd},
+    fmt, fs, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
     ptr,
+    rc::Rc,
 };
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, HashMap, MapData, RingBuf},
+    maps::{Array, HashMap, MapData, RingBuf, SkStorage},
     programs::{
-        CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, SockOps, sock_ops::SockOpsLink,
+        CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, SockOps, links::FdLink,
+        sock_ops::SockOpsLink,
     },
 };
 use aya_log::EbpfLogger;
@@ -30,9 +34,14 @@ use crate::{
 /// The compiled programs; see `launcher-ebpf/src/bin/capture.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("BPF_DIR"), "/capture.o"));
 
-/// The loaded and attached object. Dropping it detaches the programs; sockets stay as they are.
+/// The marks of the fleet's sockets: see `OURS` in `launcher-ebpf/src/bin/capture.rs`.
+pub(super) type Marks = Rc<RefCell<SkStorage<MapData, u64>>>;
+
+/// The loaded and attached object. Dropping it detaches the programs unless they are pinned; sockets
+/// stay as they are.
 pub(super) struct Programs {
     ebpf: Ebpf,
+    pub(super) marks: Marks,
     events: RingBuf<MapData>,
     log: Option<EbpfLogger<&'static dyn Log>>,
 }
@@ -44,10 +53,22 @@ pub(super) struct Listening {
 }
 
 impl Programs {
-    /// Loads the object and attaches the bind programs to the fleet's cgroup.
-    pub(super) fn load(fleet: &FleetCgroup, ports: &Ports, log: bool) -> Result<Self, Failure> {
-        load(fleet, ports, log)
+    /// Loads the object and attaches the bind programs to the fleet's cgroup. With a directory of a
+    /// bpffs they stay attached when the launcher ends, until the files there are removed, and what
+    /// an earlier launcher has left there is replaced without a gap.
+    pub(super) fn load(
+        fleet: &FleetCgroup,
+        ports: &Ports,
+        log: bool,
+        pins: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        load(fleet, ports, log, pins)
             .map_err(|error| ebpf_failure("cannot load eBPF (capture)", error.as_ref()))
+    }
+
+    /// Whether a socket has the fleet's mark.
+    pub(super) fn is_marked(&self, socket: &OwnedFd) -> bool {
+        self.marks.borrow().get(socket, 0).is_ok()
     }
 
     pub(super) fn events(&self) -> BorrowedFd<'_> {
@@ -103,14 +124,24 @@ impl fmt::Debug for Programs {
     }
 }
 
-fn load(fleet: &FleetCgroup, ports: &Ports, log: bool) -> Result<Programs, Box<dyn Error>> {
+fn load(
+    fleet: &FleetCgroup,
+    ports: &Ports,
+    log: bool,
+    pins: Option<&Path>,
+) -> Result<Programs, Box<dyn Error>> {
     let all = u8::from(*ports == Ports::All);
     // A program that never logs at this level has its log calls removed by the verifier.
     let level = if log { aya_log::Level::Debug as u8 } else { 0 };
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    loader
         .override_global("CAPTURE_ALL", &all, true)
-        .override_global(aya_log::LEVEL, &level, true)
-        .load(OBJECT)?;
+        .override_global(aya_log::LEVEL, &level, true);
+    if let Some(pins) = pins {
+        // Without the marks of the sockets that there are, they would be taken for strangers'.
+        loader.map_pin_path("OURS", pins.join("OURS"));
+    }
+    let mut ebpf = loader.load(OBJECT)?;
     if let Ports::Only(ports) = ports {
         let map = ebpf.map_mut("PORTS").ok_or_else(|| missing("PORTS"))?;
         let mut wanted: HashMap<_, u32, u8> = map.try_into()?;
@@ -119,8 +150,9 @@ fn load(fleet: &FleetCgroup, ports: &Ports, log: bool) -> Result<Programs, Box<d
             wanted.insert(key, 1, 0)?;
         }
     }
-    let events = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
-    let events = RingBuf::try_from(events)?;
+    let mut take = |name| ebpf.take_map(name).ok_or_else(|| missing(name));
+    let events = RingBuf::try_from(take("EVENTS")?)?;
+    let marks = Rc::new(RefCell::new(SkStorage::try_from(take("OURS")?)?));
     let log = if log {
         Some(EbpfLogger::init(&mut ebpf)?)
     } else {
@@ -130,16 +162,40 @@ fn load(fleet: &FleetCgroup, ports: &Ports, log: bool) -> Result<Programs, Box<d
     for name in ["bind4", "bind6"] {
         let program: &mut CgroupSockAddr = program(&mut ebpf, name)?;
         program.load()?;
-        program.attach(cgroup, CgroupAttachMode::Single)?;
+        let link = program.attach(cgroup, CgroupAttachMode::Single)?;
+        if let Some(pins) = pins {
+            pin(program.take_link(link)?.try_into()?, pins, name)?;
+        }
     }
     for name in ["post_bind4", "post_bind6"] {
         let program: &mut CgroupSock = program(&mut ebpf, name)?;
         program.load()?;
-        program.attach(cgroup, CgroupAttachMode::Single)?;
+        let link = program.attach(cgroup, CgroupAttachMode::Single)?;
+        if let Some(pins) = pins {
+            pin(program.take_link(link)?.try_into()?, pins, name)?;
+        }
     }
     let listening: &mut SockOps = program(&mut ebpf, "listening")?;
     listening.load()?;
-    Ok(Programs { ebpf, events, log })
+    Ok(Programs {
+        ebpf,
+        marks,
+        events,
+        log,
+    })
+}
+
+/// Keeps a link alive by a file, in place of the one that has the name: whose program is detached by
+/// that. For a moment both run on each bind; they share the marks, so they agree.
+fn pin(link: FdLink, pins: &Path, name: &str) -> Result<(), Box<dyn Error>> {
+    let new = pins.join(format!("{name}_new"));
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    link.pin(&new)?;
+    fs::rename(new, pins.join(name))?;
+    Ok(())
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProgramError>

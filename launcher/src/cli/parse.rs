@@ -33,7 +33,7 @@ pub fn parse(
         run,
         runtime_dir,
     } = Cli::from_arg_matches(&matches)?;
-    let mut verb = verb.unwrap_or(Verb::Run(run));
+    let mut verb = verb.unwrap_or_else(|| Verb::Run(Box::new(run)));
     if let Verb::Run(run) = &mut verb {
         if run.command.is_empty() {
             return Err(command.error(

@@ -1,8 +1,14 @@
 //! The command line, as an operator writes it.
 
+use std::{ffi::OsString, time::Duration};
+
 use clap::CommandFactory as _;
 
 use super::*;
+use crate::{
+    fleet::placement::{Pinning, Workers},
+    policy::Policy,
+};
 
 fn parse_with(line: &str, web_concurrency: Option<&str>) -> Result<Invocation, clap::Error> {
     let args = std::iter::once("reuseport-launch").chain(line.split_whitespace());
@@ -18,7 +24,7 @@ fn run(line: &str) -> Run {
 
 fn run_with(line: &str, web_concurrency: Option<&str>) -> Run {
     match parse_with(line, web_concurrency).unwrap().verb {
-        Verb::Run(run) => run,
+        Verb::Run(run) => *run,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -56,6 +62,17 @@ fn defaults() {
     assert_eq!(run.ports, []);
     assert_eq!(run.stop_signal.number(), 15);
     assert_eq!(run.stop_timeout, Duration::from_secs(8));
+    assert_eq!(run.ready, Ready::Listen);
+    assert_eq!(run.ready_timeout, Duration::from_secs(30));
+    assert_eq!(run.health, None);
+    assert_eq!(run.stall_timeout, TimeLimit(Some(Duration::from_secs(2))));
+    assert_eq!(run.drain_timeout, TimeLimit(Some(Duration::from_secs(30))));
+    assert_eq!((run.max_surge, run.no_hold, run.ipc), (1, false, None));
+    assert_eq!(
+        (run.max_connections, run.max_memory, run.max_age),
+        (None, None, None)
+    );
+    assert_eq!((run.chdir, run.env_file), (None, None));
     assert_eq!(run.log_format, LogFormat::Auto);
     assert_eq!(
         (run.name, run.user, run.group, run.verbose),
@@ -68,8 +85,27 @@ fn defaults() {
 fn every_option() {
     let run = run(
         "--workers 2 --steer hash --pin auto --port 80 --port 53/udp --name web \
-         --stop-signal sigquit --stop-timeout 500ms --user www --group 33 --log-format json -vv -- x",
+         --stop-signal sigquit --stop-timeout 500ms --user www --group 33 --log-format json -vv \
+         --chdir /srv --env-file web.env --ipc node --no-hold --ready http:/ready \
+         --ready-timeout 1m --health tcp --health-interval 1s --health-timeout 500ms \
+         --health-threshold 2 --stall-timeout off --drain-timeout infinite --max-surge 2 \
+         --max-connections 100000 --max-memory 512M --max-age 7d -- x",
     );
+    assert_eq!(run.chdir, Some("/srv".into()));
+    assert_eq!(run.env_file, Some("web.env".into()));
+    assert_eq!((run.ipc, run.no_hold), (Some(Ipc::Node), true));
+    assert_eq!(run.ready, Ready::Http("/ready".into()));
+    assert_eq!(run.ready_timeout, Duration::from_secs(60));
+    assert_eq!(run.health, Some(Check::Tcp));
+    assert_eq!(run.health_interval, Duration::from_secs(1));
+    assert_eq!(run.health_timeout, Duration::from_millis(500));
+    assert_eq!(run.health_threshold, 2);
+    assert_eq!(run.stall_timeout, TimeLimit(None));
+    assert_eq!(run.drain_timeout, TimeLimit(None));
+    assert_eq!(run.max_surge, 2);
+    assert_eq!(run.max_connections, Some(100_000));
+    assert_eq!(run.max_memory, Some(512 << 20));
+    assert_eq!(run.max_age, Some(Duration::from_hours(7 * 24)));
     assert_eq!(run.steer, Some(Policy::Hash));
     assert_eq!(run.pin, Pinning::Auto);
     let ports: Vec<String> = run.ports.iter().map(ToString::to_string).collect();
@@ -108,13 +144,66 @@ fn wrong_values_say_what_is_allowed() {
         ("--stop-signal NOPE -- x", "--stop-signal", "TERM"),
         ("--stop-timeout soon -- x", "--stop-timeout", "500ms"),
         ("--log-format xml -- x", "--log-format", "json"),
+        ("--ready soon -- x", "--ready", "http:PATH"),
+        (
+            "--ready http:ready -- x",
+            "--ready",
+            "does not start with /",
+        ),
+        ("--ready-timeout 0 -- x", "--ready-timeout", "from 1ms"),
+        ("--health listen -- x", "--health", "http:PATH"),
+        (
+            "--health http:health -- x",
+            "--health",
+            "does not start with /",
+        ),
+        (
+            "--health tcp --health-interval 0 -- x",
+            "--health-interval",
+            "from 1ms",
+        ),
+        (
+            "--health tcp --health-threshold 0 -- x",
+            "--health-threshold",
+            "from 1",
+        ),
+        ("--stall-timeout never -- x", "--stall-timeout", "or off"),
+        ("--drain-timeout off -- x", "--drain-timeout", "or infinite"),
+        ("--max-surge 0 -- x", "--max-surge", "from 1"),
+        ("--max-connections 0 -- x", "--max-connections", "from 1"),
+        ("--max-memory 1K -- x", "--max-memory", "512M"),
+        ("--max-age 0 -- x", "--max-age", "365d"),
+        ("--ipc cluster -- x", "--ipc", "node"),
         ("status a/b", "[NAME]", "A-Z"),
+        ("scale 0", "N", "1 to 256"),
+        ("restart one", "SLOT", "0 to 255"),
+        ("drain -1", "-1", "unexpected argument"),
+        ("undrain 256", "SLOT", "0 to 255"),
+        ("send some 1", "all|SLOT", "or all"),
+        ("send all hello", "JSON", "a JSON value"),
+        (
+            "reload --drain-timeout off",
+            "--drain-timeout",
+            "or infinite",
+        ),
     ] {
         let message = refused(line, None);
         assert!(
             message.contains(option) && message.contains(allowed),
             "{line}: {message}"
         );
+    }
+}
+
+#[test]
+fn how_health_is_checked_needs_a_check() {
+    for option in [
+        "--health-interval 1s",
+        "--health-timeout 1s",
+        "--health-threshold 1",
+    ] {
+        let message = refused(&format!("{option} -- x"), None);
+        assert!(message.contains("--health <tcp|http:PATH>"), "{message}");
     }
 }
 
@@ -180,6 +269,47 @@ fn verbs() {
     );
     assert!(matches!(verb("ls --json"), Verb::Ls { json: true }));
     assert!(matches!(verb("stop web"), Verb::Stop { name: Some(_) }));
+    assert!(matches!(
+        verb("reload web --drain-timeout 5s"),
+        Verb::Reload { name: Some(_), drain_timeout: Some(TimeLimit(Some(time))) } if time.as_secs() == 5
+    ));
+    assert!(matches!(
+        verb("scale 4"),
+        Verb::Scale {
+            workers: 4,
+            name: None
+        }
+    ));
+    assert!(matches!(
+        verb("restart 0 web"),
+        Verb::Restart {
+            slot: 0,
+            name: Some(_)
+        }
+    ));
+    assert!(matches!(
+        verb("drain 3"),
+        Verb::Drain {
+            slot: 3,
+            name: None
+        }
+    ));
+    assert!(matches!(
+        verb("undrain 3"),
+        Verb::Undrain {
+            slot: 3,
+            name: None
+        }
+    ));
+    assert!(matches!(verb("upgrade"), Verb::Upgrade { name: None }));
+    assert!(matches!(
+        verb("send 1 -1 web"),
+        Verb::Send { to: Target(Some(1)), message, name: Some(_) } if message == -1
+    ));
+    assert!(matches!(
+        verb("send all {\"do\":[\"this\"]}"),
+        Verb::Send { to: Target(None), message, name: None } if message["do"][0] == "this"
+    ));
 }
 
 #[test]
@@ -191,6 +321,9 @@ fn help_shows_options_by_group_and_examples() {
         "Verbs:",
         "Workers:",
         "Connections:",
+        "Readiness and health:",
+        "Reload and drain:",
+        "Recycling:",
         "Stopping:",
         "Launcher:",
         "Examples:",
@@ -198,4 +331,8 @@ fn help_shows_options_by_group_and_examples() {
     ] {
         assert!(help.contains(part), "{part} is missing in\n{help}");
     }
+    assert!(
+        help.lines().all(|line| line.chars().count() <= 100),
+        "{help}"
+    );
 }

@@ -1,10 +1,16 @@
 //! The values that options take: how each is written, and what is said about a wrong one.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr};
 
 use nix::sys::signal::Signal;
 
-use crate::sys::listeners::Protocol;
+use super::quantities::decimal;
+use crate::{
+    fleet::placement::{WORKERS_MAX, Workers},
+    sys::listeners::Protocol,
+};
+
+pub use crate::probe::Check;
 
 /// One value of `--port`: `8080`, `8080/tcp` or `53/udp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,36 +90,114 @@ impl fmt::Display for StopSignal {
     }
 }
 
-/// The longest duration that [`duration`] accepts.
-const DURATION_MAX: Duration = Duration::from_hours(24);
+impl FromStr for Check {
+    type Err = String;
 
-/// Parses `500ms`, `8s`, `2m`, `1h`, or a plain number of seconds; at most a day.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let milliseconds = match &text[digits.len()..] {
-        "ms" => Some(1),
-        "" | "s" => Some(1_000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    decimal(digits)
-        .zip(milliseconds)
-        .and_then(|(number, unit)| number.checked_mul(unit))
-        .map(Duration::from_millis)
-        .filter(|duration| *duration <= DURATION_MAX)
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            _ => match text.strip_prefix("http:") {
+                Some(path) => http_path(path).map(Self::Http),
+                None => Err("allowed: tcp, or http:PATH, such as http:/health".into()),
+            },
+        }
+    }
+}
+
+/// What makes a worker ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// It listens.
+    Listen,
+    /// It sends `READY=1` to its `NOTIFY_SOCKET`.
+    Notify,
+    /// As [`Check::Tcp`].
+    Tcp,
+    /// As [`Check::Http`].
+    Http(String),
+    /// It calls `process.send('ready')`.
+    Node,
+}
+
+impl FromStr for Ready {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "listen" => Ok(Self::Listen),
+            "notify" => Ok(Self::Notify),
+            "tcp" => Ok(Self::Tcp),
+            "node" => Ok(Self::Node),
+            _ => match text.strip_prefix("http:") {
+                Some(path) => http_path(path).map(Self::Http),
+                None => Err(
+                    "allowed: listen, notify, tcp, node, or http:PATH, such as http:/ready".into(),
+                ),
+            },
+        }
+    }
+}
+
+fn http_path(text: &str) -> Result<String, String> {
+    let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+    if !text.starts_with('/') {
+        return Err(format!(
+            "the path {text:?} does not start with /; allowed: http:PATH, such as http:/health"
+        ));
+    }
+    if !text.bytes().all(visible) {
+        return Err(format!(
+            "the path {text:?} can't stand in a request; allowed: visible ASCII characters without #, others as %XX"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// Whom `send` reaches: the worker of a slot, or (`None`) every worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target(pub Option<u32>);
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self(None)),
+            _ => slot(text)
+                .map(|slot| Self(Some(slot)))
+                .map_err(|why| format!("{why}, or all")),
+        }
+    }
+}
+
+/// Parses the number of a slot that some fleet can have.
+pub(super) fn slot(text: &str) -> Result<u32, String> {
+    decimal(text)
+        .and_then(|number| u32::try_from(number).ok())
+        .filter(|slot| *slot < WORKERS_MAX)
         .ok_or_else(|| {
-            "allowed: a whole number with ms, s, m or h, or of seconds, up to 24h: 500ms, 8s, 2m, 8"
-                .into()
+            format!(
+                "allowed: the number of a slot, 0 to {}, as `status` shows it",
+                WORKERS_MAX - 1
+            )
         })
 }
 
-/// A whole number in plain digits: unlike `parse`, no leading `+`.
-fn decimal(text: &str) -> Option<u64> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())
-        .flatten()
+/// Parses a number of workers that a fleet can have.
+pub(super) fn worker_count(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(Workers::Count(count)) => Ok(count),
+        Ok(Workers::Auto) | Err(_) => Err(format!("allowed: 1 to {WORKERS_MAX}")),
+    }
+}
+
+/// Parses one JSON value.
+pub(super) fn json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| {
+        format!(
+            "no JSON: {error}; allowed: a JSON value, such as 42, '\"text\"' or '{{\"key\":1}}'"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -174,29 +258,67 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
-        assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
-        assert_eq!(duration("8s").unwrap(), Duration::from_secs(8));
-        assert_eq!(duration("8").unwrap(), Duration::from_secs(8));
-        assert_eq!(duration("2m").unwrap(), Duration::from_secs(120));
-        assert_eq!(duration("24h").unwrap(), DURATION_MAX);
-        assert_eq!(duration("0").unwrap(), Duration::ZERO);
-        for wrong in [
-            "",
-            "s",
-            "8 s",
-            "1.5s",
-            "-1s",
-            "+1s",
-            "8d",
-            "25h",
-            "99999999999999999999",
-            "8µs",
+    fn checks() {
+        assert_eq!("tcp".parse(), Ok(Check::Tcp));
+        assert_eq!(
+            "http:/a?b=c%20".parse(),
+            Ok(Check::Http("/a?b=c%20".into()))
+        );
+        for wrong in ["", "TCP", "http", "https:/x", "listen", "/health"] {
+            let why = wrong.parse::<Check>().unwrap_err();
+            assert!(why.starts_with("allowed: tcp, or http:PATH"), "{why}");
+        }
+        assert_eq!("listen".parse(), Ok(Ready::Listen));
+        assert_eq!("notify".parse(), Ok(Ready::Notify));
+        assert_eq!("tcp".parse(), Ok(Ready::Tcp));
+        assert_eq!("http:/".parse(), Ok(Ready::Http("/".into())));
+        assert_eq!("node".parse(), Ok(Ready::Node));
+        let why = "always".parse::<Ready>().unwrap_err();
+        assert!(why.starts_with("allowed: listen, notify"), "{why}");
+    }
+
+    #[test]
+    fn paths_can_stand_in_a_request() {
+        for (wrong, what) in [
+            ("http:", "does not start with /"),
+            ("http:health", "does not start with /"),
+            ("http:/a b", "visible ASCII"),
+            ("http:/a\r\nHost: b", "visible ASCII"),
+            ("http:/a#b", "visible ASCII"),
+            ("http:/ä", "visible ASCII"),
         ] {
-            assert!(
-                duration(wrong).unwrap_err().starts_with("allowed:"),
-                "{wrong:?}"
+            let why = wrong.parse::<Check>().unwrap_err();
+            assert!(why.contains(what) && why.contains("allowed:"), "{why}");
+            assert_eq!(wrong.parse::<Ready>(), Err(why));
+        }
+    }
+
+    #[test]
+    fn slots_and_numbers_of_workers() {
+        assert_eq!("all".parse(), Ok(Target(None)));
+        assert_eq!("0".parse(), Ok(Target(Some(0))));
+        assert_eq!("255".parse(), Ok(Target(Some(255))));
+        for wrong in ["", "256", "-1", "+1", "ALL", "99999999999"] {
+            let why = wrong.parse::<Target>().unwrap_err();
+            assert!(why.contains("0 to 255") && why.contains("or all"), "{why}");
+        }
+        assert_eq!(worker_count("256"), Ok(256));
+        for wrong in ["0", "257", "auto", "", "x"] {
+            assert_eq!(
+                worker_count(wrong).unwrap_err(),
+                "allowed: 1 to 256",
+                "{wrong}"
             );
+        }
+    }
+
+    #[test]
+    fn messages() {
+        assert_eq!(json("\"hello\""), Ok("hello".into()));
+        assert_eq!(json(" -1 "), Ok((-1).into()));
+        for wrong in ["", "hello", "{}{}", "{'a':1}"] {
+            let why = json(wrong).unwrap_err();
+            assert!(why.contains("allowed: a JSON value"), "{why}");
         }
     }
 }

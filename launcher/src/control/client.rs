@@ -1,8 +1,8 @@
-//! The verbs that talk to running launchers: `status`, `ls` and `stop`.
+//! The verbs that talk to running launchers.
 
 use std::{
     io::{self, Write},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -22,6 +22,10 @@ use crate::{
 
 /// How long a launcher may take to show its status.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a launcher may take to go on as another binary: it loads its programs anew.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often it is asked meanwhile, in milliseconds: no event tells that it listens again.
+const UPGRADE_PAUSE: u8 = 50;
 
 /// Sends one request to the launcher called `name` and waits for the answer, `None`: for ever.
 ///
@@ -96,6 +100,62 @@ pub fn ls(
     }
 }
 
+/// Has the launcher called `name`, or the only one that runs, do what `request` asks for, and
+/// waits until that is done, however long it takes. Who stops waiting does not call it off.
+///
+/// # Errors
+/// As [`call`]; also when no name was given and not exactly one launcher runs, and when it was
+/// refused or failed.
+pub fn operate(
+    directory: &RuntimeDir,
+    name: Option<&Name>,
+    request: &Request,
+) -> Result<(), Failure> {
+    let name = choose(directory, name)?;
+    match Connection::open(directory, &name)?.ask(request, None) {
+        Ok(Response::Done) => Ok(()),
+        Ok(Response::Failed(error)) => Err(error.into()),
+        Ok(Response::Status(_)) => Err(mismatched(&name)),
+        Err(NoAnswer::Failed(failure)) => Err(failure),
+        Err(NoAnswer::Closed) => Err(untold(
+            request,
+            &name,
+            "the launcher ended before it had answered",
+        )),
+    }
+}
+
+/// Has the launcher called `name`, or the only one that runs, go on as its present binary, and
+/// returns when that answers.
+///
+/// # Errors
+/// As [`operate`]; also when the new binary ends, or does not answer in time.
+pub fn upgrade(directory: &RuntimeDir, name: Option<&Name>) -> Result<(), Failure> {
+    let name = choose(directory, name)?;
+    let request = Request::Upgrade {};
+    let mut connection = Connection::open(directory, &name)?;
+    let process = connection.process();
+    match connection.ask(&request, None) {
+        Ok(Response::Failed(error)) => return Err(error.into()),
+        Ok(Response::Status(_)) => return Err(mismatched(&name)),
+        Ok(Response::Done) => return Ok(()),
+        Err(NoAnswer::Failed(failure)) => return Err(failure),
+        // With the old binary all its connections go.
+        Err(NoAnswer::Closed) => {}
+    }
+    let deadline = Instant::now() + UPGRADE_TIMEOUT;
+    while Instant::now() < deadline {
+        if Connection::ends_within(process.as_ref(), UPGRADE_PAUSE.into()) {
+            return Err(untold(&request, &name, "the launcher ended meanwhile"));
+        }
+        if ask_status(directory, &name).is_ok() {
+            return Ok(());
+        }
+    }
+    let why = format!("it has not answered for {} s", UPGRADE_TIMEOUT.as_secs());
+    Err(untold(&request, &name, &why))
+}
+
 /// Stops the launcher called `name`, or the only one that runs, and returns when its workers are
 /// gone and its process has ended: the name is free then.
 ///
@@ -161,6 +221,18 @@ fn mismatched(name: &Name) -> Failure {
         format!("cannot talk to the launcher {name}"),
         "it answered something else than was asked",
         "is it of another version? use the `reuseport-launch` it was started with",
+    )
+}
+
+/// Whether a request was carried out is not known.
+fn untold(request: &Request, name: &Name, why: &str) -> Failure {
+    Failure::new(
+        format!(
+            "cannot tell whether the {} of {name} is done",
+            request.verb()
+        ),
+        why,
+        format!("see what runs: reuseport-launch status {name}"),
     )
 }
 

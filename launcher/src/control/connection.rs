@@ -19,7 +19,7 @@ use rustix::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::protocol::{Request, Response, to_line};
+use super::protocol::{REQUEST_MAX, Request, Response, to_line};
 use crate::{
     failure::Failure,
     sys::runtime::{Name, RuntimeDir, State},
@@ -77,6 +77,7 @@ impl Connection {
                     "it does not answer",
                     "try again; `kill -TERM` its pid stops it as well",
                 ),
+                io::ErrorKind::FileTooLarge => self.failed(error, "send a shorter message"),
                 _ => self.failed(error, "try again"),
             })?;
         if !answer.ends_with(b"\n") {
@@ -91,8 +92,14 @@ impl Connection {
     }
 
     fn exchange(&mut self, request: &Request, timeout: Option<Duration>) -> io::Result<Vec<u8>> {
+        let line = to_line(request)?;
+        if line.len() > REQUEST_MAX {
+            // It would not read it to its end.
+            let why = format!("the request is longer than {REQUEST_MAX} bytes");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+        }
         self.stream.get_mut().set_read_timeout(timeout)?;
-        self.stream.get_mut().write_all(&to_line(request)?)?;
+        self.stream.get_mut().write_all(&line)?;
         let mut answer = Vec::new();
         self.stream
             .by_ref()
@@ -127,9 +134,20 @@ impl Connection {
         while poll(&mut fds, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
     }
 
+    /// Whether the launcher's process, from [`process`](Self::process), ends within `time`;
+    /// without a handle on it, never.
+    pub(super) fn ends_within(process: Option<&OwnedFd>, time: PollTimeout) -> bool {
+        let mut fds: Vec<PollFd> = process
+            .map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN))
+            .into_iter()
+            .collect();
+        // Interrupted, it has just waited for less.
+        poll(&mut fds, time).is_ok_and(|ended| ended > 0)
+    }
+
     /// Whether the launcher, which has ended, left its state behind: it was killed.
     pub(super) fn was_killed(&self, directory: &RuntimeDir) -> bool {
-        let state = State::read(directory, &self.name).ok().flatten();
+        let state = <State>::read(directory, &self.name).ok().flatten();
         // The state of another pid is that of the next launcher of this name.
         state.is_some_and(|state| {
             self.peer
@@ -184,7 +202,7 @@ pub(super) fn unreachable(directory: &RuntimeDir, name: &Name, error: &io::Error
         let hint = "is it stuck? `kill -TERM` its pid stops it as well";
         return failed(error.to_string(), hint.to_owned());
     }
-    if let Ok(Some(state)) = State::read(directory, name)
+    if let Ok(Some(state)) = <State>::read(directory, name)
         && dead(&state)
     {
         return failed(

@@ -3,9 +3,13 @@
 //! ```json
 //! {"verb":"status"}
 //! {"ok":true,"status":{"name":"web",…}}
+//! {"verb":"scale","workers":8}
+//! {"ok":true}
 //! {"verb":"dance"}
 //! {"ok":false,"error":{"what":"…","why":"…","hint":"…"}}
 //! ```
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,18 +20,117 @@ pub const REQUEST_MAX: usize = 64 * 1024;
 
 /// What a launcher can be asked. A field it does not know is refused: ignoring one could do
 /// another thing than was asked for. (The braces: serde would let a unit variant have any field.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One reload, scale or restart goes on at a time; another is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Show what there is.
     Status {},
     /// Stop the workers and end. Answered when the workers are gone.
     Stop {},
+    /// Replace every worker. Answered when the last old one is gone, or when it was called off.
+    Reload {
+        /// How long the old workers may finish their connections; `null` or left out: as long as the
+        /// launcher was told to wait.
+        drain_timeout_ms: Option<TimeLimit>,
+    },
+    /// Change the number of workers. Answered when the additional ones are ready, or the surplus
+    /// ones gone.
+    Scale {
+        /// From 1.
+        workers: u32,
+    },
+    /// Replace the worker of one slot. Answered as a reload.
+    Restart {
+        /// Its slot.
+        slot: u32,
+    },
+    /// Give a worker no more connections. Answered when it has none left.
+    Drain {
+        /// Its slot.
+        slot: u32,
+    },
+    /// Give a drained worker connections again. Answered at once.
+    Undrain {
+        /// Its slot.
+        slot: u32,
+    },
+    /// Go on as the launcher's present binary. With the old one its connections go: where this one
+    /// is closed without an answer, it is done once the launcher, of the same pid, answers
+    /// `status`.
+    Upgrade {},
+    /// Pass a message on. Answered when it is on its way.
+    Send {
+        /// To the worker of this slot; `null`: to all. It must be there: it would be too easy to
+        /// reach all by mistake.
+        #[serde(deserialize_with = "Option::deserialize")]
+        slot: Option<u32>,
+        /// Any JSON value.
+        message: serde_json::Value,
+    },
+}
+
+/// A time as it is written: `5000` or `"infinite"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "milliseconds or \"infinite\" expected")]
+pub enum TimeLimit {
+    /// So many milliseconds.
+    Milliseconds(u64),
+    /// No limit.
+    Word(Word),
+}
+
+/// The word for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Word {
+    /// For ever.
+    Infinite,
+}
+
+impl From<TimeLimit> for Option<Duration> {
+    fn from(limit: TimeLimit) -> Self {
+        match limit {
+            TimeLimit::Milliseconds(milliseconds) => Some(Duration::from_millis(milliseconds)),
+            TimeLimit::Word(Word::Infinite) => None,
+        }
+    }
 }
 
 impl Request {
     /// The verbs, as they are written.
-    pub const VERBS: &[&str] = &["status", "stop"];
+    pub const VERBS: &[&str] = &[
+        "status", "stop", "reload", "scale", "restart", "drain", "undrain", "upgrade", "send",
+    ];
+
+    /// A reload with this time for old workers, or with the launcher's own.
+    /// (`Some(None)`: for ever.)
+    pub fn reload(drain_timeout: Option<Option<Duration>>) -> Self {
+        Self::Reload {
+            drain_timeout_ms: drain_timeout.map(|limit| match limit {
+                // Far more than anybody waits; a larger number could not be written.
+                Some(time) => {
+                    TimeLimit::Milliseconds(time.as_millis().try_into().unwrap_or(u64::MAX))
+                }
+                None => TimeLimit::Word(Word::Infinite),
+            }),
+        }
+    }
+
+    /// The verb, as it is written.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Status {} => "status",
+            Self::Stop {} => "stop",
+            Self::Reload { .. } => "reload",
+            Self::Scale { .. } => "scale",
+            Self::Restart { .. } => "restart",
+            Self::Drain { .. } => "drain",
+            Self::Undrain { .. } => "undrain",
+            Self::Upgrade {} => "upgrade",
+            Self::Send { .. } => "send",
+        }
+    }
 
     /// Reads one line.
     ///

@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{fs::FileTypeExt as _, net::UnixListener as StdListener},
     },
     path::{Path, PathBuf},
@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::{fs::Mode, process::geteuid};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
@@ -47,6 +48,7 @@ pub struct Call {
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
+    socket: OwnedFd,
     accepting: JoinHandle<()>,
     places: Arc<Semaphore>,
     /// Dropped, it tells the connections to end after the request at hand.
@@ -68,14 +70,25 @@ impl Server {
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         socket.bind(&SockAddr::unix(path)?)?;
         socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        let listener = UnixListener::from_std(StdListener::from(OwnedFd::from(socket)))?;
+        Self::resume(path, socket.into(), calls)
+    }
+
+    /// Goes on with a socket that was passed on through exec: clients that came meanwhile wait in
+    /// its queue.
+    ///
+    /// # Errors
+    /// When it can't be duplicated or waited for.
+    pub fn resume(path: &Path, socket: OwnedFd, calls: mpsc::Sender<Call>) -> io::Result<Self> {
+        let listener = StdListener::from(socket.try_clone()?);
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
 
         let places = Arc::new(Semaphore::new(CLIENTS_MAX as usize));
         let (open, closing) = watch::channel(());
         let accepting = tokio::spawn(accept(listener, Arc::clone(&places), closing, calls));
         Ok(Self {
             path: path.to_owned(),
+            socket,
             accepting,
             places,
             open: Some(open),
@@ -90,6 +103,12 @@ impl Server {
         self.open = None;
         // All places are free again when no client is left; who dawdles is left behind.
         let _ = timeout(CLOSE_TIMEOUT, self.places.acquire_many(CLIENTS_MAX)).await;
+    }
+}
+
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -155,7 +174,7 @@ async fn serve(
         let Ok(Ok(Some(line))) = line else { return };
         let whole = line.len() <= REQUEST_MAX;
         let response = match Request::parse(&line) {
-            Ok(request) => call(&calls, request).await,
+            Ok(request) => call(&calls, request, stream.get_ref()).await,
             Err(failure) => Some(failure.into()),
         };
         let Some(response) = response else { return };
@@ -193,11 +212,34 @@ async fn read_line(stream: &mut BufReader<UnixStream>) -> io::Result<Option<Vec<
     Ok((!line.is_empty()).then_some(line))
 }
 
-/// `None` when the launcher is ending.
-async fn call(calls: &mpsc::Sender<Call>, request: Request) -> Option<Response> {
+/// `None` when the launcher is ending, or the client has gone. The request is carried out all the
+/// same; only the client's place is given to another one, as it may take long.
+async fn call(
+    calls: &mpsc::Sender<Call>,
+    request: Request,
+    client: &UnixStream,
+) -> Option<Response> {
     let (reply, answer) = oneshot::channel();
     calls.send(Call { request, reply }).await.ok()?;
-    answer.await.ok()
+    tokio::select! {
+        biased;
+        answer = answer => answer.ok(),
+        () = gone(client) => None,
+    }
+}
+
+/// Returns when the client has closed its end; not if that has something to say first, or will
+/// say nothing more and still listens.
+async fn gone(client: &UnixStream) {
+    if client.readable().await.is_ok() {
+        let mut fds = [PollFd::new(client.as_fd(), PollFlags::empty())];
+        let _ = poll(&mut fds, PollTimeout::ZERO);
+        let events = fds[0].revents().unwrap_or(PollFlags::empty());
+        if events.contains(PollFlags::POLLHUP) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn answer(stream: &mut UnixStream, response: &Response) -> io::Result<()> {

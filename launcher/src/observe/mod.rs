@@ -7,7 +7,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,10 @@ pub struct Snapshot {
     pub capture: String,
     /// How connections are dealt out.
     pub steering: Steering,
+    /// Whether TCP connections wait while no worker takes any, instead of being refused.
+    pub hold: bool,
+    /// What is being done to the workers as a whole.
+    pub operation: Option<Operation>,
     /// The shared ports.
     pub groups: Vec<GroupStatus>,
     /// By slot, then generation.
@@ -44,6 +48,17 @@ pub struct Steering {
     pub policy: String,
     /// Whether connections that wait in a dead worker's queue move to another worker.
     pub migration: bool,
+}
+
+/// A reload, scale or restart that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// `reload`, `scale` or `restart`.
+    pub verb: String,
+    /// Slots that are done.
+    pub done: u32,
+    /// Slots that it is about.
+    pub of: u32,
 }
 
 /// One shared port. The totals count from the start of the launcher.
@@ -65,6 +80,8 @@ pub struct GroupStatus {
     pub held_total: Option<u64>,
     /// Those that wait now.
     pub held_now: Option<u64>,
+    /// How many can wait; `None` where none can.
+    pub hold_backlog: Option<u32>,
     /// Connections that the program left to the kernel's hash.
     pub fell_through_total: Option<u64>,
     /// Connections refused because no member took any.
@@ -82,8 +99,11 @@ pub struct WorkerStatus {
     pub generation: u64,
     /// The main process; `None` between a crash and the restart.
     pub pid: Option<u32>,
-    /// `starting`, `listening`, `ready`, `draining`, `stopping` or `backoff`.
+    /// `starting`, `listening` (but not ready yet), `ready`, `unhealthy`, `stalled`, `draining`,
+    /// `drained`, `stopping` or `backoff`.
     pub state: String,
+    /// What it says of itself (sd_notify's `STATUS=`).
+    pub status_text: Option<String>,
     /// The CPUs it is pinned to; empty: not pinned.
     pub cpus: Vec<u32>,
     /// Its share of new connections, relative to the others'.
@@ -94,7 +114,7 @@ pub struct WorkerStatus {
     pub restarts: u64,
     /// Connections (UDP: packets) it was given.
     pub connections_total: Option<u64>,
-    /// Connections open now.
+    /// Connections open now; known at least while it drains.
     pub connections_active: Option<u64>,
     /// Connections that wait to be accepted.
     pub accept_queue: Option<u64>,
@@ -113,6 +133,21 @@ impl Snapshot {
             .iter()
             .filter(|worker| worker.state == "ready")
             .count()
+    }
+
+    /// How many slots there are: while one is being replaced, it has two workers.
+    pub fn slots(&self) -> usize {
+        let slots: BTreeSet<u32> = self.workers.iter().map(|worker| worker.slot).collect();
+        slots.len()
+    }
+}
+
+/// `reload: 1 of 4 slots done`
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { verb, done, of } = self;
+        let plural = if *of == 1 { "" } else { "s" };
+        write!(f, "{verb}: {done} of {of} slot{plural} done")
     }
 }
 
@@ -151,11 +186,12 @@ impl fmt::Display for GroupStatus {
     }
 }
 
-/// `migration on`
-fn migration(steering: &Steering) -> &'static str {
-    if steering.migration {
-        "migration on"
-    } else {
-        "migration off"
-    }
+/// `migration on · hold on`
+fn safeguards(snapshot: &Snapshot) -> String {
+    let word = |on| if on { "on" } else { "off" };
+    format!(
+        "migration {} · hold {}",
+        word(snapshot.steering.migration),
+        word(snapshot.hold)
+    )
 }

@@ -5,8 +5,11 @@ use serde::Serialize;
 use super::{
     Snapshot, WorkerStatus,
     columns::{Align, Column, fit, lay_out},
-    migration,
+    safeguards,
 };
+
+/// The widest cell for what a worker says of itself.
+const SAID_MAX: usize = 40;
 
 /// What `ls` knows, and prints as JSON, about one launcher.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,6 +32,8 @@ pub fn status(snapshot: &Snapshot, width: usize) -> String {
         started_at,
         capture,
         steering,
+        hold: _,
+        operation,
         groups,
         workers,
     } = snapshot;
@@ -36,22 +41,26 @@ pub fn status(snapshot: &Snapshot, width: usize) -> String {
         format!(
             "{name} · {} of {} ready · pid {pid} · since {started_at} · version {version}",
             snapshot.ready(),
-            workers.len()
+            snapshot.slots()
         ),
         format!("command {}", shown_command(command)),
-        format!("capture {capture} · {steering} · {}", migration(steering)),
+        format!("capture {capture} · {steering} · {}", safeguards(snapshot)),
     ];
     if groups.is_empty() {
         lines.push("no listening socket".to_owned());
     }
     for group in groups {
+        let waiting = match group.hold_backlog {
+            Some(backlog) => format!("of {backlog} waiting"),
+            None => "waiting".to_owned(),
+        };
         let mut line = group.to_string();
         // What has never happened is not worth a word, except that nothing fell through.
         for (total, what, shown_at_zero) in [
             (group.selected_total, "selected", true),
             (group.migrated_total, "migrated", false),
             (group.held_total, "held", false),
-            (group.held_now, "waiting", false),
+            (group.held_now, &*waiting, false),
             (group.fell_through_total, "fell through", true),
             (group.refused_total, "refused", false),
             (group.missed_total, "retried", false),
@@ -62,6 +71,7 @@ pub fn status(snapshot: &Snapshot, width: usize) -> String {
         }
         lines.push(line);
     }
+    lines.extend(operation.as_ref().map(ToString::to_string));
     let mut lines: Vec<String> = lines.iter().map(|line| fit(line, width)).collect();
     lines.push(String::new());
     lines.extend(lay_out(&worker_columns(workers), workers.len(), width));
@@ -82,7 +92,7 @@ pub fn list(launchers: &[Listed], width: usize) -> String {
         column("NAME", Align::Left, &|it| Some(it.name.clone())),
         column("PID", Align::Right, &|it| of(it, &|s| s.pid.to_string())),
         column("READY", Align::Right, &|it| {
-            let ready = of(it, &|s| format!("{} of {}", s.ready(), s.workers.len()));
+            let ready = of(it, &|s| format!("{} of {}", s.ready(), s.slots()));
             ready.or_else(|| it.error.clone())
         }),
         column("PORTS", Align::Left, &|it| {
@@ -134,14 +144,26 @@ fn worker_columns(workers: &[WorkerStatus]) -> Vec<Column> {
         }),
         column("WEIGHT", Align::Right, &|it| Some(it.weight.to_string())),
         column("CPUS", Align::Left, &|it| cpus(&it.cpus)),
+        column("STATUS", Align::Left, &|it| {
+            it.status_text.as_deref().map(said)
+        }),
     ]
 }
 
+/// `draining (3 open)`, `backoff 0.4s`
 fn state(worker: &WorkerStatus) -> String {
-    match worker.restart_in_seconds {
-        Some(seconds) => format!("{} {seconds:.1}s", worker.state),
-        None => worker.state.clone(),
+    let state = &worker.state;
+    match (worker.restart_in_seconds, worker.connections_active) {
+        (Some(seconds), _) => format!("{state} {seconds:.1}s"),
+        (None, Some(open)) if state == "draining" => format!("{state} ({open} open)"),
+        (None, _) => state.clone(),
     }
+}
+
+/// What a worker says of itself, so that it can neither fill the table nor write to the terminal.
+fn said(text: &str) -> String {
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    fit(&text, SAID_MAX)
 }
 
 fn share(connections: u64, of: u64) -> Option<String> {

@@ -15,6 +15,7 @@ fn group(address: &str, port: u16) -> GroupStatus {
         migrated_total: Some(2),
         held_total: None,
         held_now: None,
+        hold_backlog: None,
         fell_through_total: Some(0),
         refused_total: Some(0),
         missed_total: Some(0),
@@ -27,6 +28,7 @@ fn worker(slot: u32) -> WorkerStatus {
         generation: 1,
         pid: Some(4212 + slot),
         state: "ready".into(),
+        status_text: None,
         cpus: vec![slot],
         weight: 1,
         uptime_seconds: Some(3_725),
@@ -65,6 +67,8 @@ fn snapshot() -> Snapshot {
             policy: "round-robin".into(),
             migration: true,
         },
+        hold: true,
+        operation: None,
         groups: vec![group("0.0.0.0", 8080)],
         workers: vec![worker(0), worker(1), worker(2), crashed],
     }
@@ -77,7 +81,7 @@ fn json_is_what_was_promised() {
     let json = serde_json::to_string(&snapshot).unwrap();
     assert_eq!(
         json,
-        r#"{"name":"myserver","version":"0.1.0","pid":4211,"command":["./myserver","--title","two words"],"started_at":"2026-11-21T05:57:00Z","capture":"cgroup","steering":{"backend":"ebpf","policy":"round-robin","migration":true},"groups":[{"protocol":"tcp","address":"0.0.0.0","port":8080,"members":4,"selected_total":400,"migrated_total":2,"held_total":null,"held_now":null,"fell_through_total":0,"refused_total":0,"missed_total":0}],"workers":[{"slot":0,"generation":1,"pid":4212,"state":"ready","cpus":[0],"weight":1,"uptime_seconds":3725,"restarts":0,"connections_total":100,"connections_active":null,"accept_queue":0,"memory_bytes":26214400,"cpu_seconds":1.25,"restart_in_seconds":null}]}"#
+        r#"{"name":"myserver","version":"0.1.0","pid":4211,"command":["./myserver","--title","two words"],"started_at":"2026-11-21T05:57:00Z","capture":"cgroup","steering":{"backend":"ebpf","policy":"round-robin","migration":true},"hold":true,"operation":null,"groups":[{"protocol":"tcp","address":"0.0.0.0","port":8080,"members":4,"selected_total":400,"migrated_total":2,"held_total":null,"held_now":null,"hold_backlog":null,"fell_through_total":0,"refused_total":0,"missed_total":0}],"workers":[{"slot":0,"generation":1,"pid":4212,"state":"ready","status_text":null,"cpus":[0],"weight":1,"uptime_seconds":3725,"restarts":0,"connections_total":100,"connections_active":null,"accept_queue":0,"memory_bytes":26214400,"cpu_seconds":1.25,"restart_in_seconds":null}]}"#
     );
     assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
 }
@@ -97,17 +101,26 @@ fn a_newer_launcher_may_say_more() {
 fn startup_line() {
     let mut snapshot = snapshot();
     assert_eq!(
-        startup::line(&snapshot, "affinity 16, cpu.max 3.5 → 4"),
+        startup::line(&snapshot, "affinity 16, cpu.max 3.5 → 4", false),
         "4 workers (affinity 16, cpu.max 3.5 → 4) · tcp 0.0.0.0:8080 ×4 · \
-         steer round-robin (eBPF) · migration on · stop: kill -TERM 4211"
+         steer round-robin (eBPF) · migration on · hold on · reload: kill -HUP 4211"
     );
     snapshot.groups.push(group("::", 443));
     snapshot.steering.migration = false;
     assert_eq!(
-        startup::line(&snapshot, ""),
+        startup::line(&snapshot, "", false),
         "4 workers · tcp 0.0.0.0:8080 ×4, tcp [::]:443 ×4 · steer round-robin (eBPF) · \
-         migration off · stop: kill -TERM 4211"
+         migration off · hold on · reload: kill -HUP 4211"
     );
+}
+
+#[test]
+fn startup_line_on_a_terminal() {
+    let mut snapshot = snapshot();
+    snapshot.hold = false;
+    let line = startup::line(&snapshot, "", true);
+    let end = " · migration on · hold off · reload: reuseport-launch reload myserver";
+    assert!(line.ends_with(end), "{line}");
 }
 
 #[test]
@@ -116,9 +129,9 @@ fn startup_line_of_a_queue_worker() {
     snapshot.groups.clear();
     snapshot.workers.truncate(1);
     assert_eq!(
-        startup::line(&snapshot, ""),
+        startup::line(&snapshot, "", false),
         "1 worker · no listening socket · steer round-robin (eBPF) · migration on · \
-         stop: kill -TERM 4211"
+         hold on · reload: kill -HUP 4211"
     );
 }
 
@@ -132,9 +145,9 @@ fn startup_line_names_the_lower_rungs() {
         migration: false,
     };
     assert_eq!(
-        startup::line(&snapshot, ""),
+        startup::line(&snapshot, "", false),
         "4 workers · tcp 0.0.0.0:8080 ×4 · capture cooperative · steer kernel (hash only) · \
-         migration off · stop: kill -TERM 4211"
+         migration off · hold on · reload: kill -HUP 4211"
     );
 }
 
@@ -143,7 +156,7 @@ fn startup_line_counts_many_groups() {
     let mut snapshot = snapshot();
     snapshot.groups = (1..=6).map(|port| group("10.0.0.1", port)).collect();
     assert!(
-        startup::line(&snapshot, "").contains(
+        startup::line(&snapshot, "", false).contains(
             "· tcp 10.0.0.1:1 ×4, tcp 10.0.0.1:2 ×4, tcp 10.0.0.1:3 ×4, tcp 10.0.0.1:4 ×4 … and 2 more ·"
         )
     );
@@ -154,7 +167,7 @@ fn status_table() {
     let expected = "\
 myserver · 3 of 4 ready · pid 4211 · since 2026-11-21T05:57:00Z · version 0.1.0
 command ./myserver --title \"two words\"
-capture cgroup · steer round-robin (eBPF) · migration on
+capture cgroup · steer round-robin (eBPF) · migration on · hold on
 tcp 0.0.0.0:8080 ×4 · 400 selected · 2 migrated · 0 fell through
 
 SLOT  STATE          PID  CONNECTIONS  SHARE  QUEUE  UPTIME  RESTARTS    MEMORY   CPU  GENERATION  WEIGHT  CPUS
@@ -164,6 +177,69 @@ SLOT  STATE          PID  CONNECTIONS  SHARE  QUEUE  UPTIME  RESTARTS    MEMORY 
    3  backoff 0.4s     -          100  25.0%      -       -         2         -     -           3       1  3
 ";
     assert_eq!(status(&snapshot(), usize::MAX), expected);
+}
+
+#[test]
+fn status_table_during_a_reload() {
+    let mut snapshot = snapshot();
+    snapshot.workers.truncate(2);
+    let old = &mut snapshot.workers[0];
+    old.state = "draining".into();
+    old.connections_active = Some(3);
+    let next = WorkerStatus {
+        generation: 2,
+        pid: Some(5000),
+        connections_total: Some(0),
+        status_text: Some("warm\u{1b}[2J".into()),
+        ..worker(0)
+    };
+    snapshot.workers.insert(1, next);
+    snapshot.operation = Some(Operation {
+        verb: "reload".into(),
+        done: 0,
+        of: 2,
+    });
+    let group = &mut snapshot.groups[0];
+    group.held_total = Some(12);
+    group.held_now = Some(5);
+    group.hold_backlog = Some(4096);
+    let expected = "\
+myserver · 2 of 2 ready · pid 4211 · since 2026-11-21T05:57:00Z · version 0.1.0
+command ./myserver --title \"two words\"
+capture cgroup · steer round-robin (eBPF) · migration on · hold on
+tcp 0.0.0.0:8080 ×4 · 400 selected · 2 migrated · 12 held · 5 of 4096 waiting · 0 fell through
+reload: 0 of 2 slots done
+
+SLOT  STATE               PID  CONNECTIONS  SHARE  OPEN  QUEUE  UPTIME  RESTARTS    MEMORY   CPU  GENERATION  WEIGHT  CPUS  STATUS
+   0  draining (3 open)  4212          100  50.0%     3      0   1h 2m         0  25.0 MiB  1.2s           1       1  0     -
+   0  ready              5000            0   0.0%     -      0   1h 2m         0  25.0 MiB  1.2s           2       1  0     warm[2J
+   1  ready              4213          100  50.0%     -      0   1h 2m         0  25.0 MiB  1.2s           1       1  1     -
+";
+    assert_eq!(status(&snapshot, usize::MAX), expected);
+    let json = serde_json::to_string(&snapshot).unwrap();
+    assert!(
+        json.contains(r#""operation":{"verb":"reload","done":0,"of":2}"#),
+        "{json}"
+    );
+    assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
+}
+
+#[test]
+fn operations() {
+    let operation = |verb: &str, done, of| {
+        let verb = verb.into();
+        Operation { verb, done, of }.to_string()
+    };
+    assert_eq!(operation("scale", 1, 4), "scale: 1 of 4 slots done");
+    assert_eq!(operation("restart", 0, 1), "restart: 0 of 1 slot done");
+}
+
+#[test]
+fn what_a_worker_says_of_itself_is_cut() {
+    let mut snapshot = snapshot();
+    snapshot.workers[0].status_text = Some("x".repeat(256));
+    let text = status(&snapshot, usize::MAX);
+    assert!(text.contains(&format!(" {}…\n", "x".repeat(39))), "{text}");
 }
 
 #[test]

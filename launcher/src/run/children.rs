@@ -36,38 +36,56 @@ impl Launcher {
         let mut asked = false;
         for child in ended {
             let main = |running: &Running| !running.ended && running.pid == Some(child.pid);
-            let Some((&worker, running)) =
-                self.running.iter_mut().find(|(_, running)| main(running))
+            let mut running = self.running.iter();
+            let Some(worker) =
+                running.find_map(|(&worker, running)| main(running).then_some(worker))
             else {
                 continue;
             };
-            running.ended = true;
-            let mut taken = running.taken.take();
-            let emptied = running.cgroup.wait_until_empty(UNLINK);
             let status = match child.status {
                 Ok(code) => ExitStatus::Code(code),
                 Err(signal) => ExitStatus::Signal(signal),
             };
-            let was_ready = self.is_ready(worker);
-            if !was_ready && !self.is_stopping() {
-                if !asked {
-                    asked = true;
-                    self.last_words = Some((worker, self.output.tail(worker)));
-                }
-                for (protocol, address) in self.capture.failed_binds(worker) {
-                    taken = taken.or_else(|| strangers::at(self, protocol, address));
-                }
-            }
-            if emptied {
-                self.feed(Event::Emptied { worker });
-            }
-            self.feed(Event::Exited { worker, status });
-            if let Some(failure) = taken.filter(|_| !was_ready) {
-                let event = self.fail(failure);
-                self.feed(event);
-            }
+            self.on_end(worker, status, &mut asked);
         }
         self.check_emptied();
+    }
+
+    /// A worker's main process has ended. What it wrote last is asked for unless that was done.
+    pub(super) fn on_end(&mut self, worker: WorkerId, status: ExitStatus, asked: &mut bool) {
+        let was_ready = self.has_been_ready(worker);
+        let Some(running) = self.running.get_mut(&worker) else {
+            return;
+        };
+        running.ended = true;
+        let mut taken = running.taken.take();
+        let emptied = running.cgroup.wait_until_empty(UNLINK);
+        if !was_ready && !self.is_stopping() {
+            if !*asked {
+                *asked = true;
+                self.last_words = Some((worker, self.output.tail(worker)));
+            }
+            let failed = self.capture.failed_binds(worker);
+            if !failed.is_empty() {
+                // Its address may be held for it, in a way that keeps it from having it.
+                self.steering.stop_holding_for_nobody();
+            }
+            for (protocol, address) in failed {
+                taken = taken.or_else(|| strangers::at(self, protocol, address));
+            }
+        }
+        if emptied {
+            self.feed(Event::Emptied { worker });
+        }
+        self.feed(Event::Exited { worker, status });
+        if let Some(failure) = taken.filter(|_| !was_ready) {
+            let event = self.fail(failure);
+            self.feed(event);
+        }
+        if was_ready {
+            // What waited for it has moved to others.
+            self.nudge();
+        }
     }
 
     /// Finds the workers of which nothing is left any more.

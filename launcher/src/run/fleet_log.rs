@@ -42,6 +42,47 @@ pub(super) fn notice(notice: &Notice) {
             ),
             None => warn!("worker {worker} could not be started: {reason}"),
         },
+        Notice::NotReady {
+            worker,
+            after,
+            restart_in,
+        } => {
+            let then = restart_in.map_or_else(String::new, |delay| {
+                format!("; another is started in {}", seconds(delay))
+            });
+            warn!(
+                "worker {worker} is not ready {} after its start and is stopped \
+                 (--ready-timeout){then}",
+                seconds(*after)
+            );
+        }
+        Notice::Health {
+            worker,
+            healthy: false,
+        } => warn!(
+            "worker {worker} fails its health checks: it gets no new connections if another worker takes them"
+        ),
+        Notice::Health {
+            worker,
+            healthy: true,
+        } => info!("worker {worker} passes its health checks again"),
+        Notice::Stall {
+            worker,
+            stalled: true,
+        } => warn!(
+            "worker {worker} does not accept the connections that wait for it: it gets no new ones if another worker takes them"
+        ),
+        Notice::Stall {
+            worker,
+            stalled: false,
+        } => info!("worker {worker} accepts connections again"),
+        Notice::Replacing { old, new, reason } => {
+            info!("worker {new} is started to replace worker {old} ({reason})");
+        }
+        Notice::Drained { worker } => info!("worker {worker} has finished its connections"),
+        Notice::DrainTimedOut { worker } => warn!(
+            "worker {worker} has not finished its connections in time (--drain-timeout); they are cut"
+        ),
         Notice::NotListening { worker, after } => warn!(
             "worker {worker} does not listen on any port {} after its start: no connections can be \
              steered to it (nothing is wrong if it is a queue worker)",

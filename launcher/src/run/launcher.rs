@@ -2,54 +2,106 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    io,
+    os::fd::OwnedFd,
+    path::PathBuf,
     time::Duration,
 };
 
 use rustix::process::Rlimit;
-use tokio::{sync::oneshot, time::Instant};
+use serde_json::Value;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tracing::{debug, info, warn};
 
-use super::fleet_log;
+use super::{
+    fleet_log,
+    looks::Looks,
+    news::{Ipc, News, Notify, Task},
+    probing::Probing,
+    remember::{Listened, StateFile},
+    requests::Pending,
+};
 use crate::{
     capture::Capture,
-    config::Plan,
-    control::{
-        protocol::{Request, Response},
-        server::Call,
-    },
+    config::{Plan, Ready},
+    control::protocol::Response,
     failure::{Exit, Failure},
-    fleet::{Cause, Effect, Event, Fleet, Notice, Outcome, Settings, State, StopMode, View},
+    fleet::{Cause, Effect, Event, Fleet, Notice, Outcome, State, Ticket},
+    ipc::Channel,
     output::Output,
     steer::Steering,
     sys::{
         cgroup::{FleetCgroup, WorkerCgroup},
+        notify::NotifySocket,
+        pins::Pins,
         process::{self, Launch},
-        program::find_program,
+        runtime::RuntimeDir,
     },
     worker::WorkerId,
 };
 
-/// How long a worker may run without listening before that is worth a word.
-const LISTEN_WARNING: Duration = Duration::from_secs(10);
-
 /// How long no socket must have appeared before the startup line is printed.
 const QUIET: Duration = Duration::from_millis(100);
+
+/// How long a worker that does not read its IPC messages is left alone before the next try.
+const FLUSH_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a launcher is made of when it starts.
+pub(super) struct Parts {
+    pub(super) plan: Plan,
+    pub(super) runtime_dir: RuntimeDir,
+    pub(super) fleet: Fleet,
+    pub(super) cgroup: FleetCgroup,
+    /// Its cgroup's path in the hierarchy.
+    pub(super) cgroup_path: String,
+    pub(super) pins: Option<Pins>,
+    pub(super) capture: Capture,
+    pub(super) steering: Steering,
+    pub(super) output: Output,
+    pub(super) state_file: StateFile,
+    pub(super) probing: Probing,
+    pub(super) news: mpsc::Sender<News>,
+    /// RFC 3339.
+    pub(super) started_at: String,
+    pub(super) file_limit: Rlimit,
+    /// Whether this kernel wakes the process to which it moves a connection.
+    pub(super) migration_wakes: bool,
+    /// Our own executable, as it was called when it started: another version may lie there later.
+    pub(super) executable: PathBuf,
+}
 
 /// Everything that runs.
 pub(super) struct Launcher {
     pub(super) plan: Plan,
+    runtime_dir: RuntimeDir,
     pub(super) fleet: Fleet,
-    pub(super) steering: Steering,
-    pub(super) running: HashMap<WorkerId, Running>,
-    pub(super) started: Instant,
-    /// RFC 3339.
-    pub(super) started_at: String,
+    pub(super) cgroup: FleetCgroup,
+    pub(super) cgroup_path: String,
+    pub(super) pins: Option<Pins>,
     pub(super) capture: Capture,
+    pub(super) steering: Steering,
     pub(super) output: Output,
-    cgroup: FleetCgroup,
+    pub(super) state_file: StateFile,
+    pub(super) probing: Probing,
+    pub(super) news: mpsc::Sender<News>,
+    pub(super) started_at: String,
     file_limit: Rlimit,
+    pub(super) migration_wakes: bool,
+    pub(super) executable: PathBuf,
+    pub(super) running: HashMap<WorkerId, Running>,
+    /// The fleet's clock begins here.
+    pub(super) started: Instant,
+    pub(super) looks: Looks,
+    /// What is being carried out.
+    pub(super) pending: HashMap<Ticket, Pending>,
+    pub(super) next_ticket: u64,
     /// Who waits for the end.
-    stop_calls: Vec<oneshot::Sender<Response>>,
+    pub(super) stop_calls: Vec<oneshot::Sender<Response>>,
+    /// The executable to go over to, and who asked for it.
+    pub(super) upgrade: Option<(PathBuf, Option<oneshot::Sender<Response>>)>,
     /// Why the fleet was told to give up, in full.
     fatal: Option<Failure>,
     /// The last failure's worker and its last lines.
@@ -61,6 +113,10 @@ pub(super) struct Launcher {
     pub(super) behind: bool,
     /// The strangers' sockets that were warned of.
     pub(super) strangers_told: HashSet<u64>,
+    /// When to try again to send what a worker's IPC channel did not take.
+    flush_at: Option<Instant>,
+    /// Whether it was told that the state file can't be written.
+    pub(super) unsaved_told: bool,
 }
 
 /// The startup line: printed once, when the workers have opened all of their sockets, which no
@@ -74,7 +130,7 @@ enum Announcement {
     Made,
 }
 
-/// A worker's handles.
+/// A worker's handles, and what is known of it.
 pub(super) struct Running {
     pub(super) cgroup: WorkerCgroup,
     /// Its main process; `None` when that could not be started.
@@ -84,37 +140,80 @@ pub(super) struct Running {
     pub(super) ended: bool,
     /// The address it could not have, if it met one.
     pub(super) taken: Option<Failure>,
+    /// Whether it has a member.
+    pub(super) listens: bool,
+    /// Whether it has said that it is ready.
+    pub(super) said_ready: bool,
+    /// What it says of itself.
+    pub(super) status_text: Option<String>,
+    pub(super) notify: Option<Notify>,
+    pub(super) ipc: Option<Ipc>,
+    /// The handle of a main process that is not our child, and what waits for its end.
+    pub(super) stranger: Option<(OwnedFd, Task)>,
+}
+
+impl Running {
+    pub(super) fn new(cgroup: WorkerCgroup, pid: Option<u32>) -> Self {
+        Self {
+            cgroup,
+            pid,
+            started: Instant::now(),
+            ended: false,
+            taken: None,
+            listens: false,
+            said_ready: false,
+            status_text: None,
+            notify: None,
+            ipc: None,
+            stranger: None,
+        }
+    }
 }
 
 impl Launcher {
-    pub(super) fn new(
-        plan: Plan,
-        cgroup: FleetCgroup,
-        capture: Capture,
-        steering: Steering,
-        output: Output,
-        started_at: String,
-        file_limit: Rlimit,
-    ) -> Self {
-        let settings = Settings {
-            workers: plan.workers,
-            stop_timeout: plan.stop_timeout,
-            listen_warning: LISTEN_WARNING,
-            restart: crate::fleet::restart::Settings::default(),
-            seed: u64::from(std::process::id()),
-        };
-        Self {
-            fleet: Fleet::new(settings),
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts {
             plan,
+            runtime_dir,
+            fleet,
+            cgroup,
+            cgroup_path,
+            pins,
+            capture,
             steering,
+            output,
+            state_file,
+            probing,
+            news,
+            started_at,
+            file_limit,
+            migration_wakes,
+            executable,
+        } = parts;
+        Self {
+            plan,
+            runtime_dir,
+            fleet,
+            cgroup,
+            cgroup_path,
+            pins,
+            capture,
+            steering,
+            output,
+            state_file,
+            probing,
+            news,
+            started_at,
+            file_limit,
+            migration_wakes,
+            executable,
             running: HashMap::new(),
             started: Instant::now(),
-            started_at,
-            capture,
-            output,
-            cgroup,
-            file_limit,
+            looks: Looks::default(),
+            pending: HashMap::new(),
+            next_ticket: 0,
             stop_calls: Vec::new(),
+            upgrade: None,
             fatal: None,
             last_words: None,
             outcome: None,
@@ -122,6 +221,8 @@ impl Launcher {
             events_lost: 0,
             behind: false,
             strangers_told: HashSet::new(),
+            flush_at: None,
+            unsaved_told: false,
         }
     }
 
@@ -141,11 +242,9 @@ impl Launcher {
                 Ok(()) => Event::Spawned { worker },
                 Err(reason) => Event::SpawnFailed { worker, reason },
             }),
-            Effect::Steer(workers) => match self.steering.set_ready(&workers) {
-                Ok(()) => None,
-                Err(failure) => Some(self.fail(failure)),
-            },
+            Effect::Steer(workers) => self.steer(&workers),
             Effect::Signal(worker) => {
+                self.announce_shutdown(worker);
                 if let Some(running) = self.running.get(&worker) {
                     running.cgroup.signal(self.plan.stop_signal);
                 }
@@ -162,11 +261,28 @@ impl Launcher {
                 self.tell(&notice);
                 None
             }
+            Effect::Answer { ticket, answer } => {
+                self.answer(ticket, answer);
+                None
+            }
             Effect::Quit(outcome) => {
                 self.outcome = Some(outcome);
                 None
             }
         }
+    }
+
+    fn steer(&mut self, workers: &[WorkerId]) -> Option<Event> {
+        self.steering.set_slots(self.fleet.workers_wanted());
+        let holding = self.steering.held();
+        let mut steered = self.steering.set_ready(workers);
+        if self.fleet.is_stopping() {
+            steered = steered.and_then(|()| self.steering.stop_holding());
+        } else if self.steering.held() != holding {
+            // What waited has moved to them.
+            self.nudge();
+        }
+        steered.err().map(|failure| self.fail(failure))
     }
 
     fn spawn(&mut self, worker: WorkerId) -> Result<(), String> {
@@ -175,29 +291,43 @@ impl Launcher {
             .create_worker(worker)
             .map_err(|error| format!("creating its cgroup failed: {error}"))?;
         self.capture.watch(worker, &cgroup);
-        let started = self.launch(worker, &cgroup);
+        let mut running = Running::new(cgroup, None);
+        let started = self.launch(worker, &mut running);
         if let Ok(pid) = started {
             debug!("worker {worker} is pid {pid}");
+            running.pid = Some(pid);
         }
-        let running = Running {
-            cgroup,
-            pid: started.as_ref().ok().copied(),
-            started: Instant::now(),
-            ended: false,
-            taken: None,
-        };
         self.running.insert(worker, running);
         started.map(|_| ())
     }
 
-    fn launch(&mut self, worker: WorkerId, cgroup: &WorkerCgroup) -> Result<u32, String> {
-        let environment = self.plan.environment(worker, std::env::vars_os());
-        let path = environment.iter().find(|(name, _)| name == "PATH");
-        let path = path.map(|(_, value)| value.as_os_str());
+    fn launch(&mut self, worker: WorkerId, running: &mut Running) -> Result<u32, String> {
+        let shorten = |failure: Failure| format!("{}: {}", failure.what, failure.why);
+        let workers = self.fleet.workers_wanted();
+        let mut environment = self
+            .plan
+            .environment(worker, workers, std::env::vars_os())
+            .map_err(shorten)?;
+        running.notify = self
+            .notify_socket(worker)
+            .map_err(|error| format!("making its notification socket failed: {error}"))?;
+        if running.notify.is_some() {
+            let path = self.runtime_dir.notify(&self.plan.name, worker);
+            environment.push(("NOTIFY_SOCKET".into(), path.into()));
+        }
+        let ipc = if self.plan.ipc_node {
+            let channel = Channel::pair()
+                .and_then(|(ours, theirs)| Ok((Ipc::new(&self.news, worker, ours)?, theirs)));
+            let (ours, theirs) =
+                channel.map_err(|error| format!("making its IPC channel failed: {error}"))?;
+            running.ipc = Some(ours);
+            Some(theirs)
+        } else {
+            None
+        };
         let arguments = self.plan.arguments(worker);
-        let program = arguments.first().ok_or("the command is empty")?;
-        let program = find_program(program, path)
-            .map_err(|failure| format!("{}: {}", failure.what, failure.why))?;
+        let directory = &self.plan.directory;
+        let program = self.plan.program(worker, &environment).map_err(shorten)?;
         let (stdout, stderr) = self
             .output
             .open(worker)
@@ -207,14 +337,40 @@ impl Launcher {
             program: &program,
             arguments: &arguments,
             environment: &environment,
-            cgroup,
+            directory,
+            cgroup: &running.cgroup,
             cpus: cpus.as_deref(),
             identity: self.plan.identity.as_ref(),
             file_limit: self.file_limit,
             stdout,
             stderr,
+            ipc,
         })
         .map_err(|error| error.to_string())
+    }
+
+    /// A worker's notification socket, where that is how it says that it is ready.
+    pub(super) fn notify_socket(&self, worker: WorkerId) -> io::Result<Option<Notify>> {
+        if self.plan.ready != Ready::Notify {
+            return Ok(None);
+        }
+        let path = self.runtime_dir.notify(&self.plan.name, worker);
+        let owner = self.plan.identity.as_ref().map(|identity| identity.owner());
+        let socket = NotifySocket::bind(&path, owner)?;
+        Notify::new(&self.news, worker, socket).map(Some)
+    }
+
+    /// Tells a worker that it is about to be told to end, in Node's way.
+    fn announce_shutdown(&mut self, worker: WorkerId) {
+        let running = self.running.get_mut(&worker);
+        if let Some(ipc) = running.and_then(|running| running.ipc.as_mut())
+            && let Err(failure) = ipc.channel.send(&Value::from("shutdown"))
+        {
+            debug!(
+                "worker {worker} is not told of its shutdown: {}",
+                failure.why
+            );
+        }
     }
 
     fn release(&mut self, worker: WorkerId) -> Option<Event> {
@@ -224,6 +380,8 @@ impl Launcher {
             warn!("the cgroup of worker {worker} could not be removed: {error}");
         }
         self.capture.forget(worker);
+        self.looks.forget(worker);
+        self.probing.forget(worker);
         self.output.close(worker);
         self.steering
             .forget(worker)
@@ -238,29 +396,14 @@ impl Launcher {
         Event::Fatal { reason }
     }
 
-    /// A control client asks for something.
-    pub(super) fn on_call(&mut self, call: Call) {
-        let Call { request, reply } = call;
-        match request {
-            // A client that has gone away does not get its answer; nothing depends on it.
-            Request::Status {} => drop(reply.send(Response::Status(Box::new(self.snapshot())))),
-            Request::Stop {} => {
-                info!("stopping, because of a stop request");
-                self.stop_calls.push(reply);
-                self.feed(Event::Stop(StopMode::Graceful));
-            }
-        }
-    }
-
-    pub(super) fn is_ready(&self, worker: WorkerId) -> bool {
-        let ready = |view: &View| view.worker == worker && view.state == State::Ready;
-        self.fleet.views().iter().any(ready)
+    pub(super) fn has_been_ready(&self, worker: WorkerId) -> bool {
+        let mut views = self.fleet.views().into_iter();
+        views.any(|view| view.worker == worker && has_been_ready(view.state))
     }
 
     /// Whether some worker takes connections.
     pub(super) fn is_serving(&self) -> bool {
-        let mut views = self.fleet.views().into_iter();
-        views.any(|view| view.state == State::Ready)
+        !self.steering.ready().is_empty()
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -269,10 +412,22 @@ impl Launcher {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let fleet = self.fleet.next_deadline().map(|after| self.started + after);
-        match self.announcement {
-            Announcement::Due(at) => Some(fleet.map_or(at, |fleet| fleet.min(at))),
-            Announcement::Waiting | Announcement::Made => fleet,
-        }
+        let announcement = match self.announcement {
+            Announcement::Due(at) => Some(at),
+            Announcement::Waiting | Announcement::Made => None,
+        };
+        let others = [
+            announcement,
+            self.flush_at,
+            self.looks.next(),
+            self.probing.next(),
+        ];
+        fleet.into_iter().chain(others.into_iter().flatten()).min()
+    }
+
+    /// The executable to go over to, if it was asked for.
+    pub(super) fn take_upgrade(&mut self) -> Option<(PathBuf, Option<oneshot::Sender<Response>>)> {
+        self.upgrade.take()
     }
 
     pub(super) fn take_outcome(&mut self) -> Option<Outcome> {
@@ -294,10 +449,39 @@ impl Launcher {
         }
     }
 
-    /// A deadline has passed: the fleet's, or that of the startup line.
+    /// To be called before the loop waits: notes what follows from all that was fed.
+    pub(super) fn settle_down(&mut self) {
+        let views = self.fleet.views();
+        self.note_drains(&views);
+        self.await_health(&views);
+        let mut channels = self
+            .running
+            .values()
+            .filter_map(|running| running.ipc.as_ref());
+        self.flush_at = channels.any(|ipc| ipc.channel.wants_write()).then(|| {
+            self.flush_at
+                .unwrap_or_else(|| Instant::now() + FLUSH_PAUSE)
+        });
+        self.save();
+    }
+
+    /// A deadline has passed: the fleet's, that of the startup line, or one for looking at something.
     pub(super) fn on_deadline(&mut self) {
         self.check_emptied();
         self.feed(Event::Tick);
+        self.look();
+        self.probe();
+        if self.flush_at.take_if(|at| *at <= Instant::now()).is_some() {
+            for ipc in self
+                .running
+                .values_mut()
+                .filter_map(|running| running.ipc.as_mut())
+            {
+                if let Err(error) = ipc.channel.flush() {
+                    debug!("an IPC channel fails: {error}");
+                }
+            }
+        }
         if let Announcement::Due(at) = self.announcement
             && at <= Instant::now()
         {
@@ -308,15 +492,27 @@ impl Launcher {
 
     /// Ends what is left, and says how it went.
     pub(super) fn finish(self, outcome: Outcome) -> Result<Exit, Failure> {
+        let remembered = self.steering.remember();
         let Self {
             output,
             stop_calls,
             fatal,
             last_words,
             plan,
+            runtime_dir,
+            pins,
+            capture,
+            steering,
             ..
         } = self;
+        drop((capture, steering));
+        if let Some(Err(error)) = pins.map(Pins::remove) {
+            warn!("the pins could not be removed: {error}");
+        }
         output.finish();
+        if matches!(outcome, Outcome::Stopped) {
+            Listened::new(&plan, &remembered).write(&runtime_dir, &plan.name);
+        }
         for reply in stop_calls {
             let _ = reply.send(Response::Done);
         }
@@ -330,16 +526,8 @@ impl Launcher {
                 failures,
                 last,
             } => {
-                let words = last_words.map_or_else(String::new, |(worker, lines)| {
-                    if lines.is_empty() {
-                        format!("; worker {worker} wrote nothing to stderr")
-                    } else {
-                        format!(
-                            "; the last lines of worker {worker}:\n    {}",
-                            lines.join("\n    ")
-                        )
-                    }
-                });
+                let words =
+                    last_words.map_or_else(String::new, |(worker, lines)| quote(worker, &lines));
                 Err(Failure::new(
                     format!("gave up: {} never became ready", plan.name),
                     format_args!(
@@ -348,6 +536,9 @@ impl Launcher {
                     ),
                     match last {
                         Cause::Exited(_) => "start the command by hand to see why it ends",
+                        Cause::NotReady(_) => {
+                            "see what the workers wait for, or give them longer (--ready-timeout)"
+                        }
                         Cause::NotSpawned(_) => {
                             "look at the launcher's limits: ulimit -n (files), ulimit -u (processes), memory"
                         }
@@ -360,4 +551,23 @@ impl Launcher {
             }
         }
     }
+}
+
+/// Whether a worker in this state has become ready, and has not been told to go.
+fn has_been_ready(state: State) -> bool {
+    match state {
+        State::Ready | State::Unhealthy | State::Stalled | State::Draining | State::Drained => true,
+        State::Starting | State::Listening | State::Stopping | State::Backoff => false,
+    }
+}
+
+/// What a worker wrote last, as the end of a sentence.
+pub(super) fn quote(worker: WorkerId, lines: &[String]) -> String {
+    if lines.is_empty() {
+        return format!("; worker {worker} wrote nothing to stderr");
+    }
+    format!(
+        "; the last lines of worker {worker}:\n    {}",
+        lines.join("\n    ")
+    )
 }

@@ -6,11 +6,12 @@ use std::{
     task::Poll,
 };
 
+use nix::sys::signal::{SigSet, SigmaskHow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::launcher::Launcher;
-use crate::fleet::{Event, StopMode};
+use crate::fleet::{self, Event, StopMode};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,12 @@ pub(super) enum Request {
     StopNow,
     /// HUP, on a terminal.
     HangUp,
+    /// HUP elsewhere.
+    Reload,
+    /// TTIN and TTOU: so many workers more.
+    ScaleBy(i32),
+    /// USR2.
+    Upgrade,
     /// A signal that other process managers act on and this one does not.
     Unused(&'static str),
 }
@@ -40,7 +47,7 @@ impl Signals {
         let hang_up = if io::stdin().is_terminal() {
             Request::HangUp
         } else {
-            Request::Unused("HUP")
+            Request::Reload
         };
         let handled = [
             (SignalKind::child(), Request::Reap),
@@ -49,12 +56,16 @@ impl Signals {
             (SignalKind::quit(), Request::StopNow),
             (SignalKind::hangup(), hang_up),
             (SignalKind::user_defined1(), Request::Unused("USR1")),
-            (SignalKind::user_defined2(), Request::Unused("USR2")),
+            (SignalKind::user_defined2(), Request::Upgrade),
+            (SignalKind::from_raw(libc::SIGTTIN), Request::ScaleBy(1)),
+            (SignalKind::from_raw(libc::SIGTTOU), Request::ScaleBy(-1)),
         ];
         let all = handled
             .into_iter()
             .map(|(kind, request)| Ok((signal(kind)?, request)))
             .collect::<io::Result<_>>()?;
+        // Those that came while a launcher was replacing itself; see `hold_back`.
+        SigSet::empty().thread_set_mask()?;
         Ok(Self { all })
     }
 
@@ -71,6 +82,20 @@ impl Signals {
     }
 }
 
+/// Has all signals wait, through exec, until somebody handles them again. Returns what was let
+/// through before.
+pub(super) fn hold_back() -> Option<SigSet> {
+    SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).ok()
+}
+
+/// Undoes [`hold_back`].
+pub(super) fn let_through(before: Option<&SigSet>) {
+    if let Some(before) = before {
+        // It fails for no set that the kernel has given us.
+        let _ = before.thread_set_mask();
+    }
+}
+
 impl Launcher {
     pub(super) fn on_signal(&mut self, request: Request) {
         match request {
@@ -81,6 +106,18 @@ impl Launcher {
             Request::StopNow => self.stop(StopMode::Now, "QUIT"),
             // The terminal is gone, and with it whoever started us by hand.
             Request::HangUp => self.stop(StopMode::Graceful, "the terminal's hang-up"),
+            Request::Reload => self.ask(
+                fleet::Request::Reload {
+                    drain_timeout: None,
+                },
+                None,
+            ),
+            Request::ScaleBy(by) => self.ask(fleet::Request::ScaleBy(by), None),
+            Request::Upgrade => {
+                if let Err((failure, _)) = self.prepare_upgrade(None) {
+                    error!("{}: {}", failure.what, failure.why);
+                }
+            }
             Request::Unused(name) => warn!("{name} is ignored: it has no meaning in this version"),
         }
     }

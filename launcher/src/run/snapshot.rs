@@ -1,19 +1,27 @@
 //! Puts together what status shows.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    io::{self, IsTerminal as _},
+};
 
 use super::launcher::Launcher;
 use crate::{
     fleet::View,
-    observe::{GroupStatus, Snapshot, Steering, WorkerStatus, startup},
+    observe::{GroupStatus, Operation, Snapshot, Steering, WorkerStatus, startup},
     policy::Policy,
     steer::GroupView,
-    sys::listeners::{self, Protocol},
+    sys::listeners::{self, Listener, Protocol},
 };
 
 impl Launcher {
     /// What there is to know right now.
     pub(super) fn snapshot(&self) -> Snapshot {
+        let listeners: HashMap<u64, Listener> = listeners::list(Protocol::Tcp)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|listener| (listener.cookie, listener))
+            .collect();
         let policy = self.plan.policy.unwrap_or_default();
         let backend = if policy == Policy::Kernel {
             "kernel"
@@ -37,44 +45,52 @@ impl Launcher {
                 policy: policy.to_string(),
                 migration: self.steering.migrates() == Some(true),
             },
-            groups: self.steering.groups().into_iter().map(group).collect(),
-            workers: self.workers(),
+            hold: self.steering.holds(),
+            operation: self.fleet.operation().map(|operation| Operation {
+                verb: operation.verb.to_string(),
+                done: operation.done,
+                of: operation.of,
+            }),
+            groups: self
+                .steering
+                .groups()
+                .into_iter()
+                .map(|view| group(view, &listeners))
+                .collect(),
+            workers: self
+                .fleet
+                .views()
+                .into_iter()
+                .map(|view| self.worker(&view, &listeners))
+                .collect(),
         }
     }
 
     /// The one line that says what runs.
     pub(super) fn startup_line(&self) -> String {
-        startup::line(&self.snapshot(), &self.plan.workers_reason)
+        startup::line(
+            &self.snapshot(),
+            &self.plan.workers_reason,
+            io::stdin().is_terminal(),
+        )
     }
 
-    fn workers(&self) -> Vec<WorkerStatus> {
-        let queues: HashMap<u64, u32> = listeners::list(Protocol::Tcp)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|listener| (listener.cookie, listener.queue))
-            .collect();
-        self.fleet
-            .views()
-            .into_iter()
-            .map(|view| self.worker(&view, &queues))
-            .collect()
-    }
-
-    fn worker(&self, view: &View, queues: &HashMap<u64, u32>) -> WorkerStatus {
+    fn worker(&self, view: &View, listeners: &HashMap<u64, Listener>) -> WorkerStatus {
         let worker = view.worker;
         let running = self.running.get(&worker);
         let accept_queue = self
             .steering
             .cookies(worker)
             .iter()
-            .filter_map(|cookie| queues.get(cookie))
-            .map(|&queue| u64::from(queue))
+            .filter_map(|cookie| listeners.get(cookie))
+            .map(|listener| u64::from(listener.queue))
             .reduce(|a, b| a + b);
         WorkerStatus {
             slot: worker.slot,
             generation: worker.generation,
             pid: running.and_then(|running| running.pid),
             state: view.state.to_string(),
+            status_text: running.and_then(|running| running.status_text.clone()),
             cpus: self
                 .plan
                 .pinning
@@ -84,7 +100,7 @@ impl Launcher {
             uptime_seconds: running.map(|running| running.started.elapsed().as_secs()),
             restarts: view.restarts,
             connections_total: self.steering.connections(worker),
-            connections_active: None,
+            connections_active: self.looks.open(worker),
             accept_queue,
             memory_bytes: running.and_then(|running| running.cgroup.memory_bytes()),
             cpu_seconds: running.and_then(|running| running.cgroup.cpu_seconds()),
@@ -95,12 +111,14 @@ impl Launcher {
     }
 }
 
-fn group(group: GroupView) -> GroupStatus {
+fn group(group: GroupView, listeners: &HashMap<u64, Listener>) -> GroupStatus {
     let GroupView {
         endpoint,
         members,
         counted,
+        holding,
     } = group;
+    let holding = holding.and_then(|cookie| listeners.get(&cookie));
     GroupStatus {
         protocol: endpoint.protocol.to_string(),
         address: endpoint.address.ip().to_string(),
@@ -108,8 +126,9 @@ fn group(group: GroupView) -> GroupStatus {
         members,
         selected_total: counted.map(|counted| counted.selected),
         migrated_total: counted.map(|counted| counted.migrated),
-        held_total: None,
-        held_now: None,
+        held_total: holding.and(counted).map(|counted| counted.held),
+        held_now: holding.map(|listener| u64::from(listener.queue)),
+        hold_backlog: holding.map(|listener| listener.backlog),
         fell_through_total: counted.map(|counted| counted.fell_through),
         refused_total: counted.map(|counted| counted.refused),
         missed_total: counted.map(|counted| counted.missed),

@@ -9,7 +9,6 @@ use super::{launcher::Launcher, strangers};
 use crate::{
     capture::Sighting,
     failure::{Exit, Failure},
-    fleet::Event,
     sys::listeners::{self, Protocol},
 };
 
@@ -47,6 +46,7 @@ impl Launcher {
                     worker,
                     cookie,
                     endpoint,
+                    uid,
                     socket,
                 } => {
                     debug!("worker {worker} listens on {endpoint}");
@@ -56,7 +56,7 @@ impl Launcher {
                         // table, its turns go to the next worker.
                         self.forget_closed();
                     }
-                    match self.steering.adopt(worker, cookie, &endpoint, socket) {
+                    match self.steering.adopt(worker, cookie, &endpoint, uid, socket) {
                         Ok(true) => {}
                         Ok(false) => continue,
                         Err(failure) => {
@@ -64,7 +64,7 @@ impl Launcher {
                             continue;
                         }
                     }
-                    self.feed(Event::Listening { worker });
+                    self.on_listening(worker);
                     self.postpone_announcement();
                     if members.is_empty()
                         && let Some(stranger) = strangers::beside(self, &endpoint).first()
@@ -120,6 +120,9 @@ impl Launcher {
         self.check_emptied();
         self.forget_closed();
         self.steering.forget_deserted(Instant::now().into_std());
+        if let Err(failure) = self.steering.hand_over() {
+            self.fail_unless_serving(failure);
+        }
         self.look_for_strangers();
         let lost = self.capture.lost();
         if lost > self.events_lost {

@@ -1,45 +1,63 @@
-//! One group: its members, its program, and the table in force.
+//! One group: its members, its program, the table in force, and its holding socket.
 
 use std::{
     collections::{BTreeMap, HashMap},
     error::Error,
+    io,
     os::fd::OwnedFd,
     time::Instant,
 };
 
-use super::program::Program;
+use aya::maps::MapError;
+use launcher_common::HOLD;
+use tracing::warn;
+
+use super::{program::Program, remember::RememberedMember};
 use crate::{
     failure::Failure,
     policy::{Weighted, compile},
     sys::{
-        listeners::{Endpoint, Inspected, inspect},
+        listen::{Mark, listen_as},
+        listeners::{Endpoint, Inspected, Protocol, cookie, inspect},
         privilege::ebpf_failure,
     },
     worker::WorkerId,
 };
 
-/// A group that has or had members.
+/// A group that has or had members, or had some in an earlier run.
 #[derive(Debug)]
 pub(super) struct Group {
     /// `None` leaves the choice to the kernel.
     pub(super) policy: Option<launcher_common::Policy>,
     /// There is one where there is a policy.
     pub(super) program: Option<Program>,
+    /// The name of the directory with its pinned maps.
+    pub(super) pins: Option<String>,
     /// How many slots the fleet has.
     pub(super) slots: u32,
     pub(super) members: BTreeMap<u16, Member>,
+    /// Members that an earlier launcher had, and that this one has not met yet.
+    pub(super) remembered: Vec<RememberedMember>,
     /// One more than the highest index that a member ever had.
     pub(super) places: u16,
-    /// What the table in force was compiled from.
-    pub(super) installed: Vec<Weighted>,
+    /// What the table in force was compiled from, and whether it has connections held.
+    pub(super) installed: Option<(Vec<Weighted>, bool)>,
     /// Copies of members' sockets through which the program is yet to be attached.
     pub(super) unattached: Vec<OwnedFd>,
     /// Since when it was seen to have no members.
     pub(super) deserted: Option<Instant>,
+    /// Whether the program is attached before there is somebody to steer to: then members that are
+    /// not ready get nothing.
+    pub(super) early: bool,
+    /// Whether a holding socket is wanted.
+    pub(super) holds: bool,
+    pub(super) holding: Option<Holding>,
+    /// The owner of the members' sockets: the kernel lets nobody else join them.
+    pub(super) uid: u32,
 }
 
 /// A member of it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Member {
     pub(super) worker: WorkerId,
     pub(super) cookie: u64,
@@ -47,25 +65,36 @@ pub(super) struct Member {
     pub(super) before: u64,
 }
 
+/// The launcher's own member, selected when no other can be. What waits in it moves to the workers
+/// when it closes.
+#[derive(Debug)]
+pub(super) struct Holding {
+    pub(super) socket: OwnedFd,
+    pub(super) cookie: u64,
+    /// The group's count of held connections when it was opened.
+    pub(super) before: u64,
+}
+
 impl Group {
-    /// Brings the table in line with the ready workers, and the program to the group.
-    pub(super) fn steer(&mut self, endpoint: &Endpoint, ready: &[WorkerId]) -> Result<(), Failure> {
-        let (Some(program), Some(policy)) = (&mut self.program, self.policy) else {
-            return Ok(());
-        };
-        let wanted = weigh(&self.members, ready);
+    /// Brings the table in line with the ready workers, and the program to the group; then hands
+    /// over what has been held.
+    pub(super) fn steer(
+        &mut self,
+        endpoint: &Endpoint,
+        ready: &[WorkerId],
+        mark: &Mark,
+    ) -> Result<(), Failure> {
         let failed =
             |error: &(dyn Error + 'static)| ebpf_failure(format!("cannot steer {endpoint}"), error);
-        if wanted != self.installed {
-            program
-                .install(&compile(policy, &wanted, self.slots))
-                .map_err(|error| failed(&error))?;
-            self.installed = wanted;
-        }
-        // With an empty table the program refuses connections, so it must not be attached before
-        // there is somebody to steer to. It is attached through every new member, not once,
-        // because the kernel forgets it whenever the group's last socket closes.
-        if !self.installed.is_empty() {
+        let wanted = weigh(&self.members, ready);
+        self.holds &= endpoint.protocol == Protocol::Tcp && self.program.is_some();
+        self.install(&wanted).map_err(|error| failed(&error))?;
+        // With an empty table and nothing to hold them the program refuses connections. It is
+        // attached through every new member, not once, because the kernel forgets it whenever the
+        // group's last socket closes.
+        if let Some(program) = &self.program
+            && (!wanted.is_empty() || self.early)
+        {
             for socket in self.unattached.drain(..) {
                 if let Err(error) = program.attach(&socket)
                     && still_listens(&socket)
@@ -74,15 +103,76 @@ impl Group {
                 }
             }
         }
+        let due = match &self.holding {
+            None => self.holds,
+            Some(holding) => !wanted.is_empty() && self.held() > holding.before,
+        };
+        if due && let Err(error) = self.hold(endpoint, mark) {
+            self.holds = false;
+            self.install(&wanted).map_err(|error| failed(&error))?;
+            warn!("no connections can be held on {endpoint}: {error}");
+        }
         Ok(())
     }
 
-    pub(super) fn sent_to(&self, index: u16, member: &Member) -> u64 {
-        let sent = self
-            .program
+    fn install(&mut self, wanted: &[Weighted]) -> Result<(), MapError> {
+        // Also while the holding socket is being opened: for that moment the kernel's choice among
+        // the members, who listen all of them, is better than a refusal.
+        let hold = self.holds;
+        let same = self
+            .installed
             .as_ref()
-            .map_or(0, |program| program.sent_to(index));
-        sent.saturating_sub(member.before)
+            .is_some_and(|(installed, held)| installed == wanted && *held == hold);
+        if let (Some(program), Some(policy), false) = (&mut self.program, self.policy, same) {
+            let mut table = compile(policy, wanted, self.slots);
+            table.hold = u32::from(hold);
+            program.install(&table)?;
+            self.installed = Some((wanted.to_vec(), hold));
+        }
+        Ok(())
+    }
+
+    /// Opens a holding socket. If there is one already it is closed, so that the kernel moves what
+    /// waits in it: to members that the table has, or to the new one.
+    fn hold(&mut self, endpoint: &Endpoint, mark: &Mark) -> io::Result<()> {
+        let before = self.held();
+        let Some(program) = &mut self.program else {
+            return Ok(());
+        };
+        let socket = listen_as(endpoint, self.uid, mark)?;
+        program
+            .set_member(HOLD, &socket)
+            .map_err(io::Error::other)?;
+        // It may be the group's only socket.
+        program.attach(&socket).map_err(io::Error::other)?;
+        self.holding = Some(Holding {
+            cookie: cookie(&socket)?,
+            socket,
+            before,
+        });
+        Ok(())
+    }
+
+    /// Holds nothing any more; what waits is moved if there are members to move it to, else reset.
+    pub(super) fn release(&mut self) -> Result<(), MapError> {
+        self.holds = false;
+        // The table is told first: a connection must not be lost because the socket went first.
+        if let Some((wanted, _)) = self.installed.clone() {
+            self.install(&wanted)?;
+        }
+        self.holding = None;
+        Ok(())
+    }
+
+    /// How many connections went to the holding socket.
+    pub(super) fn held(&self) -> u64 {
+        self.program.as_ref().map_or(0, Program::held)
+    }
+
+    pub(super) fn sent_to(&self, index: u16, before: u64) -> u64 {
+        let program = self.program.as_ref();
+        let sent = program.map_or(0, |program| program.sent_to(index));
+        sent.saturating_sub(before)
     }
 }
 

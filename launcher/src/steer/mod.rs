@@ -1,29 +1,37 @@
 //! Steering: the groups, their members, and the tables that the kernel evaluates.
 //!
 //! A member joins its group's socket array when it is adopted, and takes connections when its
-//! worker is in the ready set: then the group gets a new table.
+//! worker is in the ready set: then the group gets a new table. Where no member can be selected the
+//! holding socket is, the launcher's own member of the group.
 
 mod group;
 pub(crate) mod measure;
+mod probes;
 pub(crate) mod program;
+mod remember;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt, fs,
     os::fd::OwnedFd,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use launcher_common::MEMBERS_MAX;
+use launcher_common::{HOLD, MEMBERS_MAX};
 
+pub use self::probes::reached_at;
+pub use self::remember::{Remembered, RememberedGroup, RememberedMember};
 use self::{
-    group::{Group, Member, still_listens},
+    group::{Group, Holding, Member, still_listens},
     program::Program,
 };
 use crate::{
     failure::Failure,
     policy::Policy,
     sys::{
-        listeners::{Endpoint, Protocol},
+        listen::Mark,
+        listeners::{Endpoint, Protocol, cookie},
         privilege::ebpf_failure,
     },
     worker::WorkerId,
@@ -32,18 +40,39 @@ use crate::{
 /// How long a group without members is kept: its counters are of interest while a worker restarts.
 const DESERTED_FOR: Duration = Duration::from_secs(60);
 
+/// How long the holding socket of a group without members is kept while workers are ready: none of
+/// them listens there, so nobody would take over what waits in it.
+const HELD_FOR: Duration = Duration::from_secs(10);
+
+/// How a fleet is steered.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `None` stands for the default: `round-robin` for connections and `hash` for datagrams, whose
+    /// flows would be torn apart otherwise.
+    pub policy: Option<Policy>,
+    /// How many slots the fleet has.
+    pub slots: u32,
+    /// Whether connections wait in a holding socket when no worker takes any.
+    pub hold: bool,
+    /// Whether a worker that listens may have to wait until it takes connections.
+    pub early: bool,
+    /// A directory of a bpffs for what is to outlive the launcher.
+    pub pins: Option<PathBuf>,
+}
+
 /// The steering of one fleet.
-#[derive(Debug)]
 pub struct Steering {
-    policy: Option<Policy>,
-    slots: u32,
+    settings: Settings,
+    mark: Box<Mark>,
     groups: BTreeMap<Endpoint, Group>,
     ready: Vec<WorkerId>,
     /// What members that have closed had been sent, by worker.
     past: HashMap<WorkerId, u64>,
     /// For the first group; loaded at the start, so that what the kernel lacks is known before a
     /// worker runs.
-    spare: Option<Program>,
+    spare: Option<(Program, Option<String>)>,
+    /// The number of the next group's pins.
+    next_pins: u32,
 }
 
 /// A group, for status.
@@ -55,6 +84,19 @@ pub struct GroupView {
     pub members: u32,
     /// What the kernel counted; `None` when no program is attached.
     pub counted: Option<Counted>,
+    /// The cookie of its holding socket.
+    pub holding: Option<u64>,
+}
+
+/// What a member was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// Whose it is.
+    pub worker: WorkerId,
+    /// Its cookie.
+    pub cookie: u64,
+    /// How many connections; `None` when nothing counts them.
+    pub sent: Option<u64>,
 }
 
 /// What the kernel counted for a group since it was created.
@@ -70,44 +112,261 @@ pub struct Counted {
     pub fell_through: u64,
     /// Connections refused because no worker takes any.
     pub refused: u64,
+    /// Connections that went to the holding socket.
+    pub held: u64,
 }
 
 impl Steering {
-    /// Steering by `policy`, for a fleet of this many slots; `None` stands for the default: `round-robin` for connections and
-    /// `hash` for datagrams, whose flows would be torn apart otherwise.
+    /// Steering as it is wanted. `mark` is called with each socket that the launcher itself opens.
     ///
     /// # Errors
     /// When the program can't be loaded.
-    pub fn new(policy: Option<Policy>, slots: u32) -> Result<Self, Failure> {
-        let spare = match policy {
-            Some(Policy::Kernel) => None,
-            _ => Some(Program::load()?),
-        };
-        Ok(Self {
-            policy,
-            slots,
+    pub fn new(settings: Settings, mark: Box<Mark>) -> Result<Self, Failure> {
+        let mut steering = Self {
+            settings,
+            mark,
             groups: BTreeMap::new(),
             ready: Vec::new(),
             past: HashMap::new(),
-            spare,
-        })
+            spare: None,
+            next_pins: 0,
+        };
+        if steering.settings.policy != Some(Policy::Kernel) {
+            let loaded = steering.load()?;
+            // Without migration there is no way from the holding socket to a worker.
+            steering.settings.hold &= loaded.0.migrates();
+            steering.spare = Some(loaded);
+        }
+        Ok(steering)
+    }
+
+    /// Goes on with what an earlier launcher had: its groups with their maps, and its `ready` workers.
+    /// The members are recognised when they are adopted; the last of a group brings its table in
+    /// force. [`Steering::settle`] forgets those that were not recognised. The holding sockets are there
+    /// if the launcher has replaced itself.
+    ///
+    /// # Errors
+    /// When the program can't be loaded.
+    pub fn resume(
+        &mut self,
+        remembered: &Remembered,
+        ready: Vec<WorkerId>,
+        mut holding: Vec<(Endpoint, OwnedFd)>,
+    ) -> Result<(), Failure> {
+        self.ready = ready;
+        self.past.extend(remembered.past.iter().copied());
+        let used = remembered.groups.iter().filter_map(|group| {
+            let number = group.pins.as_deref()?.strip_prefix('g')?;
+            number.parse::<u32>().ok()
+        });
+        self.next_pins = self.next_pins.max(used.max().map_or(0, |last| last + 1));
+        for was in &remembered.groups {
+            let Some(policy) = self.index_function(was.endpoint.protocol) else {
+                continue;
+            };
+            let mut program = self.load_from(was.pins.as_deref())?;
+            let held = holding
+                .iter()
+                .position(|(endpoint, _)| *endpoint == was.endpoint)
+                .map(|at| holding.swap_remove(at).1);
+            let held = held.and_then(|socket| {
+                Some(Holding {
+                    cookie: cookie(&socket).ok()?,
+                    socket,
+                    before: was.held_before,
+                })
+            });
+            program.clear_all_but(|index| {
+                (index == HOLD && held.is_some())
+                    || was.members.iter().any(|member| member.index == index)
+            });
+            let mut group = self.group(Some(policy), was.uid, Some((program, was.pins.clone())));
+            group.places = was.places;
+            group.holding = held;
+            group.remembered.clone_from(&was.members);
+            self.groups.insert(was.endpoint.clone(), group);
+        }
+        Ok(())
+    }
+
+    /// Forgets the members of an earlier launcher that are not there any more.
+    pub fn settle(&mut self) {
+        for group in self.groups.values_mut() {
+            for member in std::mem::take(&mut group.remembered) {
+                let sent = group.sent_to(member.index, member.before);
+                *self.past.entry(member.worker).or_default() += sent;
+                if let Some(program) = &mut group.program {
+                    program.clear_member(member.index);
+                }
+            }
+        }
+    }
+
+    /// What a later launcher would have to know.
+    #[must_use]
+    pub fn remember(&self) -> Remembered {
+        let groups = self.groups.iter().map(|(endpoint, group)| {
+            let members = group
+                .members
+                .iter()
+                .map(|(&index, member)| RememberedMember {
+                    index,
+                    worker: member.worker,
+                    cookie: member.cookie,
+                    before: member.before,
+                });
+            RememberedGroup {
+                endpoint: endpoint.clone(),
+                pins: group.pins.clone(),
+                uid: group.uid,
+                places: group.places,
+                held_before: group.holding.as_ref().map_or(0, |holding| holding.before),
+                members: members.chain(group.remembered.iter().copied()).collect(),
+            }
+        });
+        let mut past: Vec<_> = self
+            .past
+            .iter()
+            .map(|(&worker, &sent)| (worker, sent))
+            .collect();
+        past.sort_unstable();
+        Remembered {
+            groups: groups.collect(),
+            past,
+        }
+    }
+
+    /// The holding sockets, for a launcher that replaces this one.
+    pub fn holding(&self) -> impl Iterator<Item = (&Endpoint, &OwnedFd)> {
+        self.groups
+            .iter()
+            .filter_map(|(endpoint, group)| Some((endpoint, &group.holding.as_ref()?.socket)))
+    }
+
+    /// Opens a holding socket where workers of an earlier run listened, so that connections wait
+    /// for the first worker instead of being refused. That the address is taken is no error: it is
+    /// the worker's to say.
+    ///
+    /// # Errors
+    /// When the program can't be loaded, or the kernel refuses it.
+    pub fn hold_early(&mut self, endpoint: &Endpoint, uid: u32) -> Result<(), Failure> {
+        let policy = self.index_function(endpoint.protocol);
+        if !self.settings.hold || policy.is_none() || self.groups.contains_key(endpoint) {
+            return Ok(());
+        }
+        let loaded = self.take_program()?;
+        let mut group = self.group(policy, uid, Some(loaded));
+        group.steer(endpoint, &[], &*self.mark)?;
+        if group.holding.is_some() {
+            self.groups.insert(endpoint.clone(), group);
+        }
+        Ok(())
+    }
+
+    /// Holds nothing any more, and refuses what nobody takes.
+    ///
+    /// # Errors
+    /// When the kernel refuses a table.
+    pub fn stop_holding(&mut self) -> Result<(), Failure> {
+        self.settings.hold = false;
+        for (endpoint, group) in &mut self.groups {
+            group.release().map_err(|error| {
+                ebpf_failure(format!("cannot release what is held on {endpoint}"), &error)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Closes the holding sockets of groups that have no members: a worker could not have their
+    /// address, and they may be why.
+    pub fn stop_holding_for_nobody(&mut self) {
+        self.groups.retain(|_, group| !group.members.is_empty());
+    }
+
+    /// Whether connections are held where no worker takes them.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.settings.hold && self.settings.policy != Some(Policy::Kernel)
+    }
+
+    /// For a fleet of this many slots from the next table on.
+    pub fn set_slots(&mut self, slots: u32) {
+        self.settings.slots = slots;
+        for group in self.groups.values_mut() {
+            group.slots = slots;
+        }
     }
 
     /// The index function of a group; `None` leaves the choice to the kernel.
-    fn index_function(
-        policy: Option<Policy>,
-        protocol: Protocol,
-    ) -> Option<launcher_common::Policy> {
+    fn index_function(&self, protocol: Protocol) -> Option<launcher_common::Policy> {
         let default = match protocol {
             Protocol::Tcp => Policy::RoundRobin,
             Protocol::Udp => Policy::Hash,
         };
-        policy.unwrap_or(default).index_function()
+        self.settings.policy.unwrap_or(default).index_function()
     }
 
-    /// Makes a worker's socket a member of its group, which is created if it is the first. The
-    /// copy of the socket is closed by [`Steering::close_copies`] at the latest. False: the server has
-    /// closed the socket meanwhile.
+    fn take_program(&mut self) -> Result<(Program, Option<String>), Failure> {
+        match self.spare.take() {
+            Some(spare) => Ok(spare),
+            None => self.load(),
+        }
+    }
+
+    fn load(&mut self) -> Result<(Program, Option<String>), Failure> {
+        let name = self
+            .settings
+            .pins
+            .is_some()
+            .then(|| format!("g{}", self.next_pins));
+        self.next_pins += 1;
+        Ok((self.load_from(name.as_deref())?, name))
+    }
+
+    fn load_from(&self, name: Option<&str>) -> Result<Program, Failure> {
+        let (Some(pins), Some(name)) = (&self.settings.pins, name) else {
+            return Program::load(None);
+        };
+        let pins = pins.join(name);
+        fs::create_dir_all(&pins).map_err(|error| {
+            Failure::io(
+                format!("cannot pin to {}", pins.display()),
+                "mkdir",
+                &error,
+                "look at the bpffs that it is on; or remove the directory",
+            )
+        })?;
+        Program::load(Some(&pins))
+    }
+
+    fn group(
+        &self,
+        policy: Option<launcher_common::Policy>,
+        uid: u32,
+        loaded: Option<(Program, Option<String>)>,
+    ) -> Group {
+        let (program, pins) = loaded.map_or((None, None), |(program, pins)| (Some(program), pins));
+        Group {
+            policy,
+            program,
+            pins,
+            slots: self.settings.slots,
+            members: BTreeMap::new(),
+            remembered: Vec::new(),
+            places: 0,
+            installed: None,
+            unattached: Vec::new(),
+            deserted: None,
+            early: self.settings.early || self.settings.hold,
+            holds: self.settings.hold,
+            holding: None,
+            uid,
+        }
+    }
+
+    /// Makes a worker's socket, which belongs to `uid`, a member of its group, which is created if
+    /// it is the first. The copy of the socket is closed by [`Steering::close_copies`] at the
+    /// latest. False: the server has closed the socket meanwhile.
     ///
     /// # Errors
     /// When the program can't be loaded, the group is full, or the kernel refuses the socket.
@@ -116,24 +375,13 @@ impl Steering {
         worker: WorkerId,
         cookie: u64,
         endpoint: &Endpoint,
+        uid: u32,
         socket: OwnedFd,
     ) -> Result<bool, Failure> {
         if !self.groups.contains_key(endpoint) {
-            let policy = Self::index_function(self.policy, endpoint.protocol);
-            let program = match policy {
-                None => None,
-                Some(_) => Some(self.spare.take().map_or_else(Program::load, Ok)?),
-            };
-            let group = Group {
-                policy,
-                program,
-                slots: self.slots,
-                members: BTreeMap::new(),
-                places: 0,
-                installed: Vec::new(),
-                unattached: Vec::new(),
-                deserted: None,
-            };
+            let policy = self.index_function(endpoint.protocol);
+            let loaded = policy.map(|_| self.take_program()).transpose()?;
+            let group = self.group(policy, uid, loaded);
             self.groups.insert(endpoint.clone(), group);
         }
         let Some(group) = self.groups.get_mut(endpoint) else {
@@ -142,36 +390,60 @@ impl Steering {
         if group.members.values().any(|member| member.cookie == cookie) {
             return Ok(true);
         }
-        let limit = u16::try_from(MEMBERS_MAX).unwrap_or(u16::MAX);
-        let Some(index) = (0..limit).find(|index| !group.members.contains_key(index)) else {
-            return Err(Failure::new(
-                format!("cannot steer to worker {worker} on {endpoint}"),
-                format_args!("the group has its {MEMBERS_MAX} members already"),
-                "start fewer workers, or make the server open fewer sockets on this port",
-            ));
-        };
-        let mut before = 0;
-        if let Some(program) = &mut group.program {
-            if let Err(error) = program.set_member(index, &socket) {
-                if !still_listens(&socket) {
-                    return Ok(false);
-                }
-                let what = format!("cannot steer to worker {worker} on {endpoint}");
-                return Err(ebpf_failure(what, &error));
-            }
-            before = program.sent_to(index);
-            group.unattached.push(socket);
-        }
-        group.places = group.places.max(index + 1);
-        group.members.insert(
-            index,
-            Member {
+        let known = group.remembered.iter().position(|was| was.cookie == cookie);
+        let (index, member) = if let Some(known) = known {
+            let was = group.remembered.swap_remove(known);
+            let before = was.before;
+            let member = Member {
                 worker,
                 cookie,
                 before,
-            },
-        );
-        group.steer(endpoint, &self.ready)?;
+            };
+            (was.index, member)
+        } else {
+            let free = |index: &u16| {
+                !group.members.contains_key(index)
+                    && group.remembered.iter().all(|was| was.index != *index)
+            };
+            let limit = u16::try_from(MEMBERS_MAX).unwrap_or(u16::MAX);
+            let Some(index) = (0..limit).find(free) else {
+                return Err(Failure::new(
+                    format!("cannot steer to worker {worker} on {endpoint}"),
+                    format_args!("the group has its {MEMBERS_MAX} members already"),
+                    "start fewer workers, or make the server open fewer sockets on this port",
+                ));
+            };
+            let mut before = 0;
+            if let Some(program) = &mut group.program {
+                if let Err(error) = program.set_member(index, &socket) {
+                    if !still_listens(&socket) {
+                        return Ok(false);
+                    }
+                    let what = format!("cannot steer to worker {worker} on {endpoint}");
+                    return Err(ebpf_failure(what, &error));
+                }
+                before = program.sent_to(index);
+            }
+            (
+                index,
+                Member {
+                    worker,
+                    cookie,
+                    before,
+                },
+            )
+        };
+        if group.members.is_empty() {
+            group.uid = uid;
+        }
+        if group.program.is_some() {
+            group.unattached.push(socket);
+        }
+        group.places = group.places.max(index + 1);
+        group.members.insert(index, member);
+        if group.remembered.is_empty() {
+            group.steer(endpoint, &self.ready, &*self.mark)?;
+        }
         Ok(true)
     }
 
@@ -182,7 +454,7 @@ impl Steering {
     pub fn set_ready(&mut self, workers: &[WorkerId]) -> Result<(), Failure> {
         self.ready = workers.to_vec();
         for (endpoint, group) in &mut self.groups {
-            group.steer(endpoint, &self.ready)?;
+            group.steer(endpoint, &self.ready, &*self.mark)?;
         }
         Ok(())
     }
@@ -213,15 +485,44 @@ impl Steering {
         self.remove(|member| !alive(member.cookie))
     }
 
-    /// Unloads the programs of groups that have been without members for a minute: a server may open
-    /// ever new ports, and each group costs a handful of descriptors.
+    /// Hands over what is held though workers are ready: what came when all of a group's members had
+    /// gone and the table did not know yet.
+    ///
+    /// # Errors
+    /// As for [`Steering::set_ready`].
+    pub fn hand_over(&mut self) -> Result<(), Failure> {
+        for (endpoint, group) in &mut self.groups {
+            group.steer(endpoint, &self.ready, &*self.mark)?;
+        }
+        Ok(())
+    }
+
+    /// Unloads the programs of groups that have been without members for a minute while workers were
+    /// ready: a server may open ever new ports, and each group costs a handful of descriptors. What
+    /// is held there is held for less.
     pub fn forget_deserted(&mut self, now: Instant) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let pins = self.settings.pins.as_deref();
         self.groups.retain(|_, group| {
             if !group.members.is_empty() {
                 group.deserted = None;
                 return true;
             }
-            now.saturating_duration_since(*group.deserted.get_or_insert(now)) < DESERTED_FOR
+            let deserted = now.saturating_duration_since(*group.deserted.get_or_insert(now));
+            if deserted >= HELD_FOR {
+                // Nothing is told to the program: without a socket in the group it is not asked. The
+                // wish to hold stays, for when it has members again.
+                group.holding = None;
+            }
+            if deserted >= DESERTED_FOR
+                && let (Some(pins), Some(name)) = (pins, &group.pins)
+            {
+                // A leftover is removed with all others at the end.
+                let _ = fs::remove_dir_all(pins.join(name));
+            }
+            deserted < DESERTED_FOR
         });
     }
 
@@ -235,16 +536,60 @@ impl Steering {
                 .collect();
             for index in indices {
                 if let Some(member) = group.members.remove(&index) {
-                    let sent = group.sent_to(index, &member);
+                    let sent = group.sent_to(index, member.before);
                     *self.past.entry(member.worker).or_default() += sent;
                 }
                 if let Some(program) = &mut group.program {
                     program.clear_member(index);
                 }
             }
-            group.steer(endpoint, &self.ready)?;
+            group.steer(endpoint, &self.ready, &*self.mark)?;
         }
         Ok(())
+    }
+
+    /// The workers that are steered to.
+    #[must_use]
+    pub fn ready(&self) -> &[WorkerId] {
+        &self.ready
+    }
+
+    /// How many connections went to the holding sockets, in all.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.groups.values().map(Group::held).sum()
+    }
+
+    /// The TCP ports that a worker listens on.
+    #[must_use]
+    pub fn ports(&self, worker: WorkerId) -> BTreeSet<u16> {
+        self.groups
+            .iter()
+            .filter(|(endpoint, group)| {
+                endpoint.protocol == Protocol::Tcp
+                    && group.members.values().any(|member| member.worker == worker)
+            })
+            .map(|(endpoint, _)| endpoint.address.port())
+            .collect()
+    }
+
+    /// What each TCP member was sent.
+    #[must_use]
+    pub fn sent(&self) -> Vec<Sent> {
+        self.groups
+            .iter()
+            .filter(|(endpoint, _)| endpoint.protocol == Protocol::Tcp)
+            .flat_map(|(_, group)| {
+                group.members.iter().map(|(&index, member)| Sent {
+                    worker: member.worker,
+                    cookie: member.cookie,
+                    sent: group
+                        .program
+                        .as_ref()
+                        .map(|_| group.sent_to(index, member.before)),
+                })
+            })
+            .collect()
     }
 
     /// Whose members a group has.
@@ -277,7 +622,7 @@ impl Steering {
     /// How many connections (datagrams) a worker was sent; `None` when nothing counts them.
     #[must_use]
     pub fn connections(&self, worker: WorkerId) -> Option<u64> {
-        if self.policy == Some(Policy::Kernel) {
+        if self.settings.policy == Some(Policy::Kernel) {
             return None;
         }
         let present: u64 = self
@@ -290,7 +635,7 @@ impl Steering {
                     .map(move |(&index, member)| (group, index, member))
             })
             .filter(|(_, _, member)| member.worker == worker)
-            .map(|(group, index, member)| group.sent_to(index, member))
+            .map(|(group, index, member)| group.sent_to(index, member.before))
             .sum();
         Some(present + self.past.get(&worker).copied().unwrap_or(0))
     }
@@ -307,6 +652,7 @@ impl Steering {
                     .program
                     .as_ref()
                     .map(|program| program.counted(group.places)),
+                holding: group.holding.as_ref().map(|holding| holding.cookie),
             })
             .collect()
     }
@@ -318,6 +664,16 @@ impl Steering {
             .groups
             .values()
             .filter_map(|group| group.program.as_ref());
-        groups.chain(&self.spare).next().map(Program::migrates)
+        let spare = self.spare.iter().map(|(program, _)| program);
+        groups.chain(spare).next().map(Program::migrates)
+    }
+}
+
+impl fmt::Debug for Steering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steering")
+            .field("settings", &self.settings)
+            .field("groups", &self.groups)
+            .finish_non_exhaustive()
     }
 }

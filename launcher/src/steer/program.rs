@@ -1,13 +1,15 @@
 //! One group's instance of the steering object: its program and its maps.
 
-use std::{error::Error, fmt, io, os::fd::AsFd};
+use std::{error::Error, fmt, fs, io, os::fd::AsFd, path::Path};
 
 use aya::{
-    Ebpf,
-    maps::{Array, ArrayOfMaps, MapData, MapError, PerCpuArray, ReusePortSockArray},
+    Ebpf, EbpfLoader,
+    maps::{
+        Array, ArrayOfMaps, HashMap, MapData, MapError, MapInfo, PerCpuArray, ReusePortSockArray,
+    },
     programs::{ProgramError, SkReuseport},
 };
-use launcher_common::{Counters, MEMBERS_MAX, Table};
+use launcher_common::{Counters, HOLD, MEMBERS_MAX, ProbeSource, Table};
 
 use super::{Counted, measure::RunTime};
 use crate::{failure::Failure, sys::privilege::ebpf_failure};
@@ -18,6 +20,15 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("BPF_DIR"), "/st
 /// The group's own counters stand behind those of its members.
 const GROUP: u32 = MEMBERS_MAX as u32;
 
+/// The maps that outlive the launcher, with the sizes of their values and the numbers of their
+/// entries: what a later launcher reuses if it finds them to be like its own. The sockets are in no
+/// other array then, and the counters go on. (The others are made anew with each load.)
+const PINNED: [(&str, usize, usize); 3] = [
+    ("MEMBERS", 4, MEMBERS_MAX + 1),
+    ("COUNTERS", size_of::<Counters>(), MEMBERS_MAX + 1),
+    ("CURSOR", 8, 1),
+];
+
 /// A loaded steering program. The kernel keeps it, with its maps, as long as it is attached to a
 /// group, even after this value is dropped.
 pub(crate) struct Program {
@@ -26,15 +37,46 @@ pub(crate) struct Program {
     members: ReusePortSockArray<MapData>,
     table: ArrayOfMaps<MapData, Array<MapData, Table>>,
     counters: PerCpuArray<MapData, Counters>,
+    probes: HashMap<MapData, ProbeSource, u32>,
+    probing: Array<MapData, u64>,
 }
 
 impl Program {
-    /// Loads the object: for migration where the kernel allows, else without.
+    /// Loads the object: for migration where the kernel allows, else without. With a directory of a
+    /// bpffs, the maps in [`PINNED`] are taken from there, or left there.
     ///
     /// # Errors
     /// When a privilege or a kernel feature is missing.
-    pub(crate) fn load() -> Result<Self, Failure> {
-        load().map_err(|error| ebpf_failure("cannot load eBPF (steering)", error.as_ref()))
+    pub(crate) fn load(pins: Option<&Path>) -> Result<Self, Failure> {
+        load(pins).map_err(|error| ebpf_failure("cannot load eBPF (steering)", error.as_ref()))
+    }
+
+    /// Empties every place of the socket array but these.
+    pub(super) fn clear_all_but(&mut self, known: impl Fn(u16) -> bool) {
+        for index in (0..=HOLD).filter(|&index| !known(index)) {
+            self.clear_member(index);
+        }
+    }
+
+    /// Has connections from these sources go to these members, and to nobody else.
+    ///
+    /// # Errors
+    /// When the kernel has no memory, or there are too many.
+    pub(super) fn add_probe(&mut self, source: &ProbeSource, member: u16) -> Result<(), MapError> {
+        self.probes.insert(source, u32::from(member), 0)?;
+        self.count_probes()
+    }
+
+    /// Ends that.
+    pub(super) fn remove_probe(&mut self, source: &ProbeSource) {
+        // It may be gone with the group that it was for.
+        let _ = self.probes.remove(source);
+        let _ = self.count_probes();
+    }
+
+    fn count_probes(&mut self) -> Result<(), MapError> {
+        let count = self.probes.keys().count() as u64;
+        self.probing.set(0, count, 0)
     }
 
     /// Whether connections move when their listener goes.
@@ -106,6 +148,7 @@ impl Program {
             fell_through: group.fell_through,
             refused: group.refused,
             missed: group.missed,
+            held: group.held,
             ..Counted::default()
         };
         for index in 0..places {
@@ -114,6 +157,11 @@ impl Program {
             counted.migrated += member.migrated;
         }
         counted
+    }
+
+    /// How many connections went to the holding socket, all told.
+    pub(super) fn held(&self) -> u64 {
+        self.sum(GROUP).held
     }
 
     /// Sums a counter over the CPUs.
@@ -126,6 +174,7 @@ impl Program {
                 sum.missed += value.missed;
                 sum.fell_through += value.fell_through;
                 sum.refused += value.refused;
+                sum.held += value.held;
             }
         }
         sum
@@ -140,8 +189,21 @@ impl fmt::Debug for Program {
     }
 }
 
-fn load() -> Result<Program, Box<dyn Error>> {
-    let mut ebpf = Ebpf::load(OBJECT)?;
+fn load(pins: Option<&Path>) -> Result<Program, Box<dyn Error>> {
+    let mut loader = EbpfLoader::new();
+    for (name, value_size, entries) in PINNED {
+        if let Some(pins) = pins {
+            let pin = pins.join(name);
+            // What another version has left would not fit this one's program.
+            if MapInfo::from_pin(&pin).is_ok_and(|map| {
+                map.value_size() as usize != value_size || map.max_entries() as usize != entries
+            }) {
+                fs::remove_file(&pin)?;
+            }
+            loader.map_pin_path(name, pin);
+        }
+    }
+    let mut ebpf = loader.load(OBJECT)?;
     let name = match load_program(&mut ebpf, "steer") {
         Ok(()) => "steer",
         // Before Linux 5.14 the attach type that allows migration is unknown.
@@ -161,6 +223,8 @@ fn load() -> Result<Program, Box<dyn Error>> {
         members: take("MEMBERS")?.try_into()?,
         table: take("TABLE")?.try_into()?,
         counters: take("COUNTERS")?.try_into()?,
+        probes: take("PROBES")?.try_into()?,
+        probing: take("PROBING")?.try_into()?,
         ebpf,
         name,
     })

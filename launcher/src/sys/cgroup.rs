@@ -27,6 +27,7 @@ use crate::worker::WorkerId;
 #[derive(Debug)]
 pub struct FleetCgroup {
     path: PathBuf,
+    id: u64,
     /// The directory, open and locked: two launchers can agree in name and cgroup without having the
     /// runtime directory, and its lock, in common.
     directory: File,
@@ -40,13 +41,32 @@ impl FleetCgroup {
     pub(super) fn lock(path: PathBuf) -> io::Result<Self> {
         let directory = File::open(&path)?;
         directory.try_lock()?;
-        Ok(Self { path, directory })
+        Self::locked(path, directory)
+    }
+
+    /// With a directory that is open and locked.
+    ///
+    /// # Errors
+    /// Those of `fstat`.
+    pub(super) fn locked(path: PathBuf, directory: File) -> io::Result<Self> {
+        let id = directory.metadata()?.ino();
+        Ok(Self {
+            path,
+            id,
+            directory,
+        })
     }
 
     /// The directory, to attach programs to.
     #[must_use]
     pub fn directory(&self) -> &File {
         &self.directory
+    }
+
+    /// Its number: no other cgroup has it while this one exists.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Creates the cgroup of a worker.
@@ -57,6 +77,14 @@ impl FleetCgroup {
         let path = self.path.join(worker.to_string());
         fs::create_dir(&path)?;
         WorkerCgroup::open(path)
+    }
+
+    /// The cgroup of a worker that an earlier launcher has started.
+    ///
+    /// # Errors
+    /// Those of `open`; `NotFound` when it has none.
+    pub fn open_worker(&self, worker: WorkerId) -> io::Result<WorkerCgroup> {
+        WorkerCgroup::open(self.path.join(worker.to_string()))
     }
 
     /// The workers that an earlier launcher left in it.
@@ -104,6 +132,12 @@ impl WorkerCgroup {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether it is that of this worker.
+    #[must_use]
+    pub fn is_of(&self, worker: WorkerId) -> bool {
+        self.path.ends_with(worker.to_string())
     }
 
     /// Whether the cgroup with this id is below it.

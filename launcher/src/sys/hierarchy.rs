@@ -111,6 +111,15 @@ impl Hierarchy {
         })
     }
 
+    /// Goes on with the fleet's directory, which was passed on open and locked.
+    ///
+    /// # Errors
+    /// When it can't be looked at.
+    pub fn resume_fleet(&self, name: &str, directory: OwnedFd) -> io::Result<FleetCgroup> {
+        let path = self.root.join(self.fleet_path(name));
+        FleetCgroup::locked(path, directory.into())
+    }
+
     /// A fleet that an earlier launcher left at this path, if it is still there and nobody's.
     #[must_use]
     pub fn left_behind(&self, path: &Path) -> Option<FleetCgroup> {

@@ -111,6 +111,13 @@ impl Identity {
         }))
     }
 
+    /// The user and the group that files for the workers belong to.
+    #[must_use]
+    pub fn owner(&self) -> (u32, u32) {
+        let user = self.uid.unwrap_or_else(Uid::effective);
+        (user.as_raw(), self.gid.as_raw())
+    }
+
     /// Whether workers run as another user than we do, whose processes we may look into only with a
     /// privilege.
     #[must_use]

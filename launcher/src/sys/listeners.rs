@@ -9,20 +9,19 @@ use std::{
     path::PathBuf,
 };
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
 use netlink_packet_sock_diag::{
-    SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
-    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags, nlas::Nla},
+    constants::{IPPROTO_TCP, IPPROTO_UDP},
+    inet::{StateFlags, nlas::Nla},
 };
-use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 use rustix::net::{ipproto, sockopt};
+use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 
+use super::sock_diag;
+
 /// A transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// Connections.
     Tcp,
@@ -52,7 +51,7 @@ impl fmt::Display for Protocol {
 
 /// What the members of a group share: the kernel joins sockets that agree in all of this (and in
 /// their owner's uid) into one reuseport group.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The protocol.
     pub protocol: Protocol,
@@ -141,8 +140,13 @@ pub struct Listener {
     pub cookie: u64,
     /// Its inode number: names it in `/proc/PID/fd`.
     pub inode: u32,
+    /// The user who made it, seen from our user namespace.
+    pub uid: u32,
     /// Connections that wait in its accept queue (TCP), or bytes in its receive buffer (UDP).
     pub queue: u32,
+    /// How many connections may wait (TCP: the smaller of what `listen` was given and
+    /// `net.core.somaxconn`, and one more gets in), or bytes in its send buffer (UDP).
+    pub backlog: u32,
 }
 
 /// Lists the sockets that listen.
@@ -150,77 +154,29 @@ pub struct Listener {
 /// # Errors
 /// Those of the netlink socket.
 pub fn list(protocol: Protocol) -> io::Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
-    for (family, id) in [
-        (AF_INET, SocketId::new_v4()),
-        (AF_INET6, SocketId::new_v6()),
-    ] {
-        dump(protocol, family, id, &mut listeners)?;
-    }
-    Ok(listeners)
-}
-
-fn dump(
-    protocol: Protocol,
-    family: u8,
-    socket_id: SocketId,
-    found: &mut Vec<Listener>,
-) -> io::Result<()> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&NetlinkAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = InetRequest {
-        family,
-        protocol: protocol.number(),
-        extensions: ExtensionFlags::empty(),
-        states: match protocol {
-            Protocol::Tcp => StateFlags::LISTEN,
-            // UDP sockets borrow TCP's names: CLOSE is one that is not connected.
-            Protocol::Udp => StateFlags::CLOSE,
-        },
-        socket_id,
+    let states = match protocol {
+        Protocol::Tcp => StateFlags::LISTEN,
+        // UDP sockets borrow TCP's names: CLOSE is one that is not connected.
+        Protocol::Udp => StateFlags::CLOSE,
     };
-    let mut packet = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = &datagram[..];
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    let header = response.header;
-                    let v6only = response
-                        .nlas
-                        .iter()
-                        .any(|nla| matches!(nla, Nla::SkV6Only(true)));
-                    found.push(Listener {
-                        protocol,
-                        address: SocketAddr::new(
-                            header.socket_id.source_address,
-                            header.socket_id.source_port,
-                        ),
-                        v6only,
-                        cookie: u64::from_ne_bytes(header.socket_id.cookie),
-                        inode: header.inode,
-                        queue: header.recv_queue,
-                    });
-                }
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-            // Messages are aligned to four bytes (netlink(7)).
-            let length = (message.header.length as usize).next_multiple_of(4).max(16);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
+    let mut listeners = Vec::new();
+    sock_diag::dump(protocol.number(), states, 0, |response| {
+        let header = response.header;
+        listeners.push(Listener {
+            protocol,
+            address: sock_diag::local(&header.socket_id),
+            v6only: response
+                .nlas
+                .iter()
+                .any(|nla| matches!(nla, Nla::SkV6Only(true))),
+            cookie: u64::from_ne_bytes(header.socket_id.cookie),
+            inode: header.inode,
+            uid: header.uid,
+            queue: header.recv_queue,
+            backlog: header.send_queue,
+        });
+    })?;
+    Ok(listeners)
 }
 
 impl Listener {
@@ -298,6 +254,9 @@ mod tests {
             .find(|listener| listener.cookie == cookie)
             .expect("listed");
         assert_eq!(found.address, socket.local_addr().expect("bound"));
+        assert_eq!(found.uid, rustix::process::geteuid().as_raw());
+        // What std asks for.
+        assert_eq!(found.backlog, 128);
         assert_eq!(
             owners([found.inode].into_iter()).get(&found.inode),
             Some(&std::process::id())
@@ -326,7 +285,9 @@ mod tests {
                 v6only: theirs_v6only,
                 cookie: 1,
                 inode: 1,
+                uid: 0,
                 queue: 0,
+                backlog: 0,
             };
             listener.overlaps(&Endpoint {
                 protocol: Protocol::Tcp,

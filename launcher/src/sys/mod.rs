@@ -1,13 +1,20 @@
 //! Effects at the kernel's edge that know nothing of eBPF: processes, cgroups, CPUs, sockets.
 
 pub mod cgroup;
+pub mod connections;
 pub mod cpus;
 pub mod hierarchy;
 pub mod identity;
+pub mod inherit;
+pub mod listen;
 pub mod listeners;
 pub mod netns;
+pub mod notify;
+pub mod pins;
 pub mod privilege;
 pub mod process;
 pub mod program;
 pub mod readable;
 pub mod runtime;
+mod sock_diag;
+pub mod wakeup;

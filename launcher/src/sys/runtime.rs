@@ -17,7 +17,7 @@ use std::{
 
 use rustix::process::geteuid;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, worker::WorkerId};
 
 pub use lock::Lock;
 pub use name::Name;
@@ -117,6 +117,11 @@ impl RuntimeDir {
     /// The control socket of the launcher called `name`.
     pub fn socket(&self, name: &Name) -> PathBuf {
         self.0.join(format!("{name}.sock"))
+    }
+
+    /// The notification socket of a worker.
+    pub fn notify(&self, name: &Name, worker: WorkerId) -> PathBuf {
+        self.0.join(format!("{name}.{worker}.notify"))
     }
 
     fn lock(&self, name: &Name) -> PathBuf {

@@ -10,7 +10,7 @@ use kernel_tests::{
 };
 use nix::sys::signal::Signal;
 
-use crate::{assert_nothing_left, count, end, is_ready};
+use crate::count;
 
 const PORT: u16 = 8080;
 
@@ -30,7 +30,7 @@ fn a_killed_worker_is_replaced_while_the_others_serve() {
     // The kernel has taken its socket out of the group; the launcher may not even know yet.
     let meanwhile = client::spread(address, 40);
     assert!(!meanwhile.contains_key(&victim.pid().to_string()));
-    let after = launcher.status_when("the replacement", |status| is_ready(status, 1, 2));
+    let after = launcher.status_when("the replacement", |status| status.is_ready(1, 2));
     for slot in 0..4 {
         let (old, new) = (before.worker(slot), after.worker(slot));
         let restarts = u64::from(slot == 1);
@@ -71,10 +71,10 @@ fn a_worker_killed_by_a_real_time_signal_is_replaced_as_well() {
     launcher
         .process
         .wait_for("the word on it", |line| line.contains("signal 40"));
-    launcher.status_when("the replacement", |status| is_ready(status, 0, 2));
-    let (finished, site) = end(launcher, Signal::SIGTERM);
+    launcher.status_when("the replacement", |status| status.is_ready(0, 2));
+    let (finished, site) = launcher.end(Signal::SIGTERM);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn processes_that_a_killed_master_leaves_are_killed() {
         line.contains("worker 0.1 left processes behind")
     });
     children.iter().for_each(Handle::wait);
-    launcher.status_when("the replacement", |status| is_ready(status, 0, 2));
+    launcher.status_when("the replacement", |status| status.is_ready(0, 2));
     let served = client::spread(client::address("127.0.0.1:8080"), 20);
     let of_slot = |worker: &str| {
         let pids = cgroup::processes(&fleet.join(worker));
@@ -134,7 +134,7 @@ fn orphans_are_adopted_and_reaped() {
             .filter(|&&child| procfs::status(child, "State").starts_with('Z'));
         (zombies.count() == 0).then_some(())
     });
-    let (finished, site) = end(launcher, Signal::SIGTERM);
+    let (finished, site) = launcher.end(Signal::SIGTERM);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }

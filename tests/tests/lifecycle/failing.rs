@@ -3,7 +3,7 @@
 use kernel_tests::{gate, launcher::Launch};
 use nix::sys::signal::Signal;
 
-use crate::{assert_nothing_left, end, finish};
+use crate::finish;
 
 #[test]
 fn a_command_that_ends_at_once_is_given_up_with_its_last_words() {
@@ -29,7 +29,7 @@ fn a_command_that_ends_at_once_is_given_up_with_its_last_words() {
         assert!(error.contains(part), "{part:?} in {}", finished.stderr);
     }
     assert!(!error.contains("to stdout"), "{error}");
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -51,9 +51,9 @@ fn a_command_that_never_listens_is_warned_about_and_left_alone() {
         assert_eq!(status.worker(slot)["generation"], 1);
         assert_eq!(status.worker(slot)["restarts"], 0);
     }
-    let (finished, site) = end(launcher, Signal::SIGTERM);
+    let (finished, site) = launcher.end(Signal::SIGTERM);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_stop_while_the_workers_start_or_wait_for_a_restart_is_as_clean() {
     launcher
         .process
         .wait_for("worker 1", |line| line.contains("worker 1.2 ended"));
-    let (finished, site) = end(launcher, Signal::SIGTERM);
+    let (finished, site) = launcher.end(Signal::SIGTERM);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }

@@ -13,7 +13,7 @@ use kernel_tests::{
 };
 use nix::sys::signal::Signal;
 
-use crate::{assert_nothing_left, count, end, is_ready};
+use crate::count;
 
 const ADDRESS: &str = "127.0.0.1:8080";
 
@@ -56,7 +56,7 @@ fn workers_that_log_go_on_without_the_launcher() {
 }
 
 #[test]
-fn the_kernel_goes_on_steering_and_the_next_launcher_clears_up() {
+fn the_kernel_goes_on_steering_and_the_next_launcher_takes_over() {
     let Some(_netns) = gate::enter(&["python3"]) else {
         return;
     };
@@ -64,16 +64,19 @@ fn the_kernel_goes_on_steering_and_the_next_launcher_clears_up() {
         .options(["--workers", "3"])
         .ready();
     let site = Arc::clone(&first.site);
-    let old = workers(&first, 3);
+    let workers = workers(&first, 3);
+    let assert_shares = || {
+        let served = client::spread(client::address(ADDRESS), 30);
+        for worker in &workers {
+            let count = served.get(&worker.pid().to_string());
+            assert_eq!(count.copied(), Some(10), "{served:?}");
+        }
+    };
     let pid = first.process.pid();
     first.process.signal(Signal::SIGKILL);
     first.process.wait();
 
-    let served = client::spread(client::address(ADDRESS), 30);
-    for worker in &old {
-        let count = served.get(&worker.pid().to_string());
-        assert_eq!(count.copied(), Some(10), "{served:?}");
-    }
+    assert_shares();
     let status = site.control(&["status", site.name()]);
     let killed = format!("it was killed (pid {pid}); its workers may still run");
     status.assert_error(1, &killed);
@@ -82,22 +85,18 @@ fn the_kernel_goes_on_steering_and_the_next_launcher_clears_up() {
         .options(["--workers", "3"])
         .at(&site)
         .ready();
-    let said = format!("(pid {pid}) was killed; stopping the 3 workers it left");
+    let said = format!("took over 3 workers of a launcher that was killed (pid {pid})");
     let lines = second.process.lines();
     assert_eq!(count(&lines, |line| line.contains(&said)), 1, "{lines:?}");
-    assert!(old.iter().all(Handle::ended));
-    let served = client::spread(client::address(ADDRESS), 30);
-    for worker in workers(&second, 3) {
-        let count = served.get(&worker.pid().to_string());
-        assert_eq!(count.copied(), Some(10), "{served:?}");
-    }
-    assert_eq!(second.status().counter(WITNESS_PORT, "selected_total"), 30);
+    assert_shares();
+    second.status().assert_selected(WITNESS_PORT, 60);
 
-    // What passed its output on has ended with its workers, or this would not end.
-    assert_eq!(first.process.finish().code(), 128 + 9);
-    let (finished, site) = end(second, Signal::SIGTERM);
+    let (finished, site) = second.end(Signal::SIGTERM);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    assert_nothing_left(&site);
+    assert!(workers.iter().all(Handle::ended));
+    // What passed the first one's output on has ended with the workers, or this would not end.
+    assert_eq!(first.process.finish().code(), 128 + 9);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -125,9 +124,9 @@ fn the_output_process_is_replaced() {
         wait_for_logged(&launcher, 10 + 10 * killed);
     }
     assert!(!workers.iter().any(Handle::ended));
-    let (finished, site) = end(launcher, Signal::SIGTERM);
+    let (finished, site) = launcher.end(Signal::SIGTERM);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -151,9 +150,9 @@ fn a_name_is_taken_once() {
         let count = served.get(&worker.pid().to_string());
         assert_eq!(count.copied(), Some(5), "{served:?}");
     }
-    let (finished, site) = end(first, Signal::SIGTERM);
+    let (finished, site) = first.end(Signal::SIGTERM);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -182,8 +181,8 @@ fn a_name_is_taken_once_even_with_another_runtime_directory() {
         assert_eq!(count.copied(), Some(5), "{served:?}");
     }
     before[0].kill();
-    first.status_when("the replacement", |status| is_ready(status, 0, 2));
-    let (finished, site) = end(first, Signal::SIGTERM);
+    first.status_when("the replacement", |status| status.is_ready(0, 2));
+    let (finished, site) = first.end(Signal::SIGTERM);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }

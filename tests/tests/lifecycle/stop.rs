@@ -3,16 +3,17 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Write as _},
+    io::Write as _,
     net::TcpStream,
     path::Path,
+    time::{Duration, Instant},
 };
 
 use kernel_tests::{
     cgroup, client, eventually, gate,
     launcher::Launch,
     process::Process,
-    procfs::Handle,
+    procfs::{self, Handle},
     scripts::{self, WITNESS_PORT, told_signals},
     servers,
 };
@@ -21,7 +22,7 @@ use nix::{
     unistd::{Pid, getsid},
 };
 
-use crate::{assert_nothing_left, count, end, finish};
+use crate::{count, finish};
 
 /// What `workers` witnesses tell that got one TERM each, and nothing else.
 fn one_term_each(workers: u32) -> BTreeMap<u32, Vec<String>> {
@@ -57,13 +58,13 @@ fn term_gives_every_worker_one_term_and_leaves_nothing() {
     launcher.process.signal(Signal::SIGTERM);
     wait_for_one_term_each(&launcher.process, 4);
     // A second one is not passed on either: a worker that is busy stopping may take it for "now".
-    let (finished, site) = end(launcher, Signal::SIGTERM);
+    let (finished, site) = launcher.end(Signal::SIGTERM);
 
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     let lines: Vec<&str> = finished.stdout.lines().collect();
     assert_eq!(lines.len(), 4, "{lines:?}");
     assert!(workers.iter().all(Handle::ended));
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn an_interrupt_of_the_whole_process_group_reaches_the_workers_once_as_term() {
     let (finished, site) = finish(launcher);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     assert_eq!(finished.stdout.lines().count(), 2, "{}", finished.stdout);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -95,10 +96,10 @@ fn a_second_interrupt_kills_what_does_not_stop() {
         .ready();
     launcher.process.signal(Signal::SIGINT);
     wait_for_one_term_each(&launcher.process, 2);
-    let (finished, site) = end(launcher, Signal::SIGINT);
+    let (finished, site) = launcher.end(Signal::SIGINT);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     assert_eq!(finished.stdout.lines().count(), 2, "{}", finished.stdout);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -109,10 +110,10 @@ fn quit_kills_at_once() {
     let launcher = Launch::of(scripts::stubborn_witness())
         .options(["--workers", "2", "--stop-timeout", "1h"])
         .ready();
-    let (finished, site) = end(launcher, Signal::SIGQUIT);
+    let (finished, site) = launcher.end(Signal::SIGQUIT);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     assert_eq!(finished.stdout, "", "no worker is asked first");
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -123,14 +124,14 @@ fn who_does_not_stop_in_time_is_killed() {
     let launcher = Launch::of(scripts::stubborn_witness())
         .options(["--workers", "2", "--stop-timeout", "500ms"])
         .ready();
-    let (finished, site) = end(launcher, Signal::SIGTERM);
+    let (finished, site) = launcher.end(Signal::SIGTERM);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     for worker in ["0.1", "1.1"] {
         let line = format!("worker {worker} did not stop in time and is killed");
         assert!(finished.stderr.contains(&line), "{}", finished.stderr);
     }
     assert_eq!(finished.stdout.lines().count(), 2, "{}", finished.stdout);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -139,8 +140,10 @@ fn the_stop_signal_can_be_chosen_and_nginx_finishes_its_requests_on_quit() {
         return;
     };
     let dir = tempfile::tempdir().expect("a temporary directory");
+    // Half of the time the connections have to end by themselves; then comes the signal.
     let launcher = Launch::of(servers::nginx(dir.path(), 2))
         .options(["--workers", "2", "--stop-signal", "QUIT"])
+        .options(["--stop-timeout", "4s"])
         .ready();
     let address = client::address("127.0.0.1:8080");
     // TERM would cut them off: nginx calls that a fast shutdown.
@@ -156,9 +159,7 @@ fn the_stop_signal_can_be_chosen_and_nginx_finishes_its_requests_on_quit() {
     wait_until_read(begun.len());
     launcher.process.signal(Signal::SIGTERM);
     eventually("nginx to close its listening sockets", || {
-        let refused = TcpStream::connect(address)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-        refused.then_some(())
+        (sockets(LISTEN) == 0).then_some(())
     });
     for connection in begun {
         let answer = client::send(&connection).and_then(|()| client::receive(&connection));
@@ -168,7 +169,7 @@ fn the_stop_signal_can_be_chosen_and_nginx_finishes_its_requests_on_quit() {
     let (finished, site) = finish(launcher);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     assert!(!finished.stderr.contains("killed"), "{}", finished.stderr);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 #[test]
@@ -187,24 +188,35 @@ fn the_stop_signal_can_be_a_real_time_one() {
             "1h",
         ])
         .ready();
-    let (finished, site) = end(launcher, Signal::SIGTERM);
+    let (finished, site) = launcher.end(Signal::SIGTERM);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
-/// Waits until so many connections to port 8080 were accepted and what was sent on them was read.
+/// The states of sockets in `/proc/net/tcp`.
+const ESTABLISHED: &str = "01";
+const LISTEN: &str = "0A";
+
+/// How many sockets on port 8080 there are in this state that belong to somebody and have no bytes
+/// waiting.
+#[track_caller]
+fn sockets(state: &str) -> usize {
+    // The namespace of this thread; that of `self` would be the first thread's.
+    let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("/proc is mounted");
+    let found = table.lines().filter(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // A connection without an inode was not accepted yet.
+        matches!(fields[..], [_, local, _, is, "00000000:00000000", _, _, _, _, inode, ..]
+            if is == state && local.ends_with(":1F90") && inode != "0")
+    });
+    found.count()
+}
+
+/// Waits until so many connections were accepted and what was sent on them was read.
 #[track_caller]
 fn wait_until_read(connections: usize) {
     eventually("the server to read what was sent", || {
-        // The namespace of this thread; that of `self` would be the first thread's.
-        let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("/proc is mounted");
-        let read = table.lines().filter(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            // local address, state ESTABLISHED, empty queues, and an inode: it was accepted.
-            matches!(fields[..], [_, local, _, "01", "00000000:00000000", _, _, _, _, inode, ..]
-                if local.ends_with(":1F90") && inode != "0")
-        });
-        (read.count() == connections).then_some(())
+        (sockets(ESTABLISHED) == connections).then_some(())
     });
 }
 
@@ -229,13 +241,13 @@ fn the_whole_tree_of_a_worker_is_stopped_and_what_resists_is_killed() {
         .collect();
     assert_eq!(daemons.len(), 2, "one for each worker");
 
-    let (finished, site) = end(launcher, Signal::SIGTERM);
+    let (finished, site) = launcher.end(Signal::SIGTERM);
 
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     let resisted = "did not stop in time and is killed";
     assert!(finished.stderr.contains(resisted), "{}", finished.stderr);
     assert!(daemons.iter().all(Handle::ended));
-    assert_nothing_left(&site);
+    site.assert_nothing_left();
 }
 
 /// The processes in a cgroup that lead a session of their own.
@@ -249,18 +261,44 @@ fn session_leaders(dir: &Path) -> Vec<Handle> {
 }
 
 #[test]
-fn hup_is_ignored_and_said_to_be() {
-    let Some(_netns) = gate::enter(&["python3"]) else {
+fn acceptance_19_a_shell_in_between_swallows_no_signal() {
+    let Some(_netns) = gate::enter(&["python3", "sh"]) else {
         return;
     };
-    let launcher = Launch::of(scripts::witness())
+    // What `npm start` is, too: a parent that waits for the server, and passes nothing on.
+    let command = ["sh", "-c", "trap : TERM; \"$@\"; wait", "sh"].map(str::to_owned);
+    let launcher = Launch::of(command.into_iter().chain(scripts::witness()))
         .options(["--workers", "2"])
         .ready();
-    launcher.process.signal(Signal::SIGHUP);
-    launcher
-        .process
-        .wait_for("a word on HUP", |line| line.contains("HUP is ignored"));
-    client::spread(client::address("127.0.0.1:8080"), 4);
-    assert_eq!(told_signals(&launcher.process.lines()), BTreeMap::new());
-    assert_eq!(launcher.stop(), 0);
+    launcher.process.signal(Signal::SIGTERM);
+    wait_for_one_term_each(&launcher.process, 2);
+    let (finished, site) = finish(launcher);
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert_eq!(finished.stdout.lines().count(), 2, "{}", finished.stdout);
+    assert!(!finished.stderr.contains("killed"), "{}", finished.stderr);
+    site.assert_nothing_left();
+}
+
+#[test]
+fn acceptance_20_as_the_first_process_of_a_container_it_stops_in_ten_seconds() {
+    let Some(_netns) = gate::enter(&["python3", "unshare"]) else {
+        return;
+    };
+    let unshare = gate::path_of("unshare");
+    let launcher = Launch::of(scripts::stubborn_witness())
+        .options(["--workers", "2"])
+        .through([&unshare, "--pid", "--fork", "--mount-proc", "--kill-child"])
+        .ready();
+    assert_eq!(launcher.status().0["pid"], 1);
+    let first = procfs::children(launcher.process.pid());
+    let [first] = first[..] else {
+        panic!("unshare has these children: {first:?}");
+    };
+    // What `docker stop` does; it kills after ten seconds.
+    let asked = Instant::now();
+    kill(Pid::from_raw(first.cast_signed()), Signal::SIGTERM).expect("it runs");
+    let (finished, site) = finish(launcher);
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    site.assert_nothing_left();
 }

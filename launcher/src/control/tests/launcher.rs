@@ -45,6 +45,8 @@ pub(super) fn snapshot(name: &str) -> Snapshot {
             policy: "hash".into(),
             migration: true,
         },
+        hold: true,
+        operation: None,
         groups: vec![],
         workers: vec![],
     }
@@ -67,7 +69,7 @@ impl Launcher {
                 // A client that has gone is no concern of the launcher.
                 let _ = reply.send(match request {
                     Request::Status {} => Response::Status(Box::new(snapshot(&name))),
-                    Request::Stop {} => Response::Done,
+                    _ => Response::Done,
                 });
             }
         });
@@ -99,6 +101,7 @@ pub(super) fn write_state(directory: &RuntimeDir, name: &Name, pid: u32) {
         cgroup: String::new(),
         started_at: "2026-11-21T05:57:00Z".into(),
         name: name.to_string(),
+        fleet: (),
     };
     state.write(directory, name).unwrap();
 }

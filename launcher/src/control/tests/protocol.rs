@@ -1,17 +1,69 @@
 //! The words, literally.
 
+use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::json;
+
 use super::launcher::snapshot;
 use crate::control::protocol::{Error, Request, Response};
 
-#[test]
-fn requests_are_short() {
-    for (request, line) in [
+/// One request of each kind, and more where there is a choice.
+fn requests() -> Vec<(Request, &'static str)> {
+    vec![
         (Request::Status {}, r#"{"verb":"status"}"#),
         (Request::Stop {}, r#"{"verb":"stop"}"#),
-    ] {
+        (
+            Request::reload(None),
+            r#"{"verb":"reload","drain_timeout_ms":null}"#,
+        ),
+        (
+            Request::reload(Some(Some(Duration::from_secs(5)))),
+            r#"{"verb":"reload","drain_timeout_ms":5000}"#,
+        ),
+        (
+            Request::reload(Some(None)),
+            r#"{"verb":"reload","drain_timeout_ms":"infinite"}"#,
+        ),
+        (
+            Request::Scale { workers: 8 },
+            r#"{"verb":"scale","workers":8}"#,
+        ),
+        (
+            Request::Restart { slot: 0 },
+            r#"{"verb":"restart","slot":0}"#,
+        ),
+        (Request::Drain { slot: 1 }, r#"{"verb":"drain","slot":1}"#),
+        (
+            Request::Undrain { slot: 1 },
+            r#"{"verb":"undrain","slot":1}"#,
+        ),
+        (Request::Upgrade {}, r#"{"verb":"upgrade"}"#),
+        (
+            Request::Send {
+                slot: None,
+                message: json!({"do": [1, "this"]}),
+            },
+            r#"{"verb":"send","slot":null,"message":{"do":[1,"this"]}}"#,
+        ),
+        (
+            Request::Send {
+                slot: Some(2),
+                message: json!(null),
+            },
+            r#"{"verb":"send","slot":2,"message":null}"#,
+        ),
+    ]
+}
+
+#[test]
+fn requests_are_short() {
+    for (request, line) in requests() {
         assert_eq!(serde_json::to_string(&request).unwrap(), line);
         assert_eq!(Request::parse(line.as_bytes()).unwrap(), request);
     }
+    // What may be left out.
+    let reload = Request::parse(br#"{"verb":"reload"}"#).unwrap();
+    assert_eq!(reload, Request::reload(None));
 }
 
 #[test]
@@ -24,18 +76,36 @@ fn what_is_no_request_is_refused_with_the_reason() {
         ("{\"verb\":1}", "no \"verb\" in it"),
         ("{\"verb\":\"dance\"}", "unknown verb \"dance\""),
         ("{\"verb\":\"stop\",\"slot\":1}", "unknown field"),
+        ("{\"verb\":\"scale\"}", "missing field `workers`"),
+        ("{\"verb\":\"scale\",\"workers\":-1}", "invalid value"),
+        ("{\"verb\":\"drain\",\"slot\":4294967296}", "invalid value"),
+        (
+            "{\"verb\":\"reload\",\"drain_timeout_ms\":\"5s\"}",
+            "milliseconds or",
+        ),
+        ("{\"verb\":\"send\",\"message\":1}", "missing field `slot`"),
+        (
+            "{\"verb\":\"send\",\"slot\":null}",
+            "missing field `message`",
+        ),
     ] {
         let failure = Request::parse(line.as_bytes()).unwrap_err();
         assert!(failure.why.contains(why), "{line}: {failure}");
-        assert!(failure.hint.ends_with("knows status, stop"), "{failure}");
+        assert!(
+            failure.hint.ends_with(&Request::VERBS.join(", ")),
+            "{failure}"
+        );
     }
     Request::parse(b"\xff\xfe").unwrap_err();
 }
 
 #[test]
 fn every_verb_is_named() {
-    for verb in Request::VERBS {
-        Request::parse(format!("{{\"verb\":\"{verb}\"}}").as_bytes()).unwrap();
+    let verbs: BTreeSet<&str> = requests().iter().map(|(it, _)| it.verb()).collect();
+    assert_eq!(verbs, Request::VERBS.iter().copied().collect());
+    for (request, line) in requests() {
+        let verb = format!("{{\"verb\":\"{}\"", request.verb());
+        assert!(line.starts_with(&verb), "{line}");
     }
 }
 

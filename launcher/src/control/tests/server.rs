@@ -201,3 +201,87 @@ fn closing_delivers_the_answers_that_were_given() {
         rest(idle).await;
     });
 }
+
+#[test]
+fn while_one_client_waits_others_are_served() {
+    let (_root, directory) = directory();
+    let path = directory.socket(&name("web"));
+    runtime().block_on(async {
+        let (calls, mut requests) = mpsc::channel(1);
+        let _server = Server::bind(&path, calls).unwrap();
+        let mut reloading = connect(&path).await;
+        reloading
+            .write_all(b"{\"verb\":\"reload\"}\n")
+            .await
+            .unwrap();
+        let reload = requests.recv().await.unwrap();
+        let mut other = connect(&path).await;
+        for _ in 0..2 {
+            other.write_all(b"{\"verb\":\"stop\"}\n").await.unwrap();
+            let Call { request, reply } = requests.recv().await.unwrap();
+            assert_eq!(request, Request::Stop {});
+            reply.send(Response::Done).unwrap();
+            let mut answer = [0; 12];
+            other.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"{\"ok\":true}\n");
+        }
+        reload.reply.send(Response::Done).unwrap();
+        reloading.shutdown().await.unwrap();
+        assert_eq!(rest(reloading).await, "{\"ok\":true}\n");
+    });
+}
+
+#[test]
+fn who_leaves_gives_up_a_place_and_calls_nothing_off() {
+    let (_root, directory) = directory();
+    let path = directory.socket(&name("web"));
+    runtime().block_on(async {
+        let (calls, mut requests) = mpsc::channel(1);
+        let _server = Server::bind(&path, calls).unwrap();
+        let mut under_way = Vec::new();
+        // More than there are places.
+        for _ in 0..100 {
+            let mut stream = connect(&path).await;
+            stream
+                .write_all(b"{\"verb\":\"drain\",\"slot\":0}\n")
+                .await
+                .unwrap();
+            under_way.push(requests.recv().await.unwrap());
+        }
+        for Call { request, mut reply } in under_way {
+            assert_eq!(request, Request::Drain { slot: 0 });
+            reply.closed().await;
+        }
+    });
+}
+
+#[test]
+fn who_still_listens_gets_the_answer() {
+    let (_root, directory) = directory();
+    let path = directory.socket(&name("web"));
+    runtime().block_on(async {
+        let (calls, mut requests) = mpsc::channel(1);
+        let _server = Server::bind(&path, calls).unwrap();
+        for (second, ends) in [(&b""[..], true), (b"{\"verb\":\"stop\"}\n", false)] {
+            let mut stream = connect(&path).await;
+            stream.write_all(b"{\"verb\":\"upgrade\"}\n").await.unwrap();
+            let upgrade = requests.recv().await.unwrap();
+            // Neither the end of what it says nor its next request means that it has left.
+            stream.write_all(second).await.unwrap();
+            if ends {
+                stream.shutdown().await.unwrap();
+            }
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            upgrade.reply.send(Response::Done).unwrap();
+            if !ends {
+                let stop = requests.recv().await.unwrap();
+                stop.reply.send(Response::Done).unwrap();
+                stream.shutdown().await.unwrap();
+            }
+            let answers = rest(stream).await;
+            assert_eq!(answers, "{\"ok\":true}\n".repeat(if ends { 1 } else { 2 }));
+        }
+    });
+}

@@ -1,5 +1,5 @@
-//! `stop`, against launchers that end in different ways. It waits for the end of a process, so the
-//! launcher has to be one: this test binary, started again.
+//! Verbs against launchers that end in different ways. `stop` and `upgrade` look at a process, so
+//! the launcher has to be one: this test binary, started again.
 
 use std::{
     io::{self, BufRead as _, Write as _},
@@ -10,7 +10,11 @@ use tokio::sync::mpsc;
 
 use super::launcher::{directory, name, runtime, write_state};
 use crate::{
-    control::{client::stop, protocol::Response, server::Server},
+    control::{
+        client::{operate, stop, upgrade},
+        protocol::{Request, Response},
+        server::Server,
+    },
     failure::Failure,
     sys::runtime::{Lock, RuntimeDir, State},
 };
@@ -37,7 +41,7 @@ fn launcher_process() {
         match role.as_str() {
             "clean" => call.reply.send(Response::Done).unwrap(),
             "hasty" => {
-                State::remove(&directory, &web).unwrap();
+                <State>::remove(&directory, &web).unwrap();
                 std::process::exit(0);
             }
             "killed" => rustix::process::kill_process(
@@ -54,11 +58,30 @@ fn launcher_process() {
         drop(requests);
         server.close().await;
     });
-    State::remove(&directory, &web).unwrap();
+    <State>::remove(&directory, &web).unwrap();
 }
 
 /// Stops a launcher that plays `role`, and returns what came of it.
 fn stop_process(directory: &RuntimeDir, role: &str) -> Result<(), Failure> {
+    ask_process(directory, role, || {
+        let result = stop(directory, None);
+        if !result
+            .as_ref()
+            .is_err_and(|failure| failure.why == "no mood")
+        {
+            // The name is free at this very moment.
+            drop(Lock::acquire(directory, &name("web")).unwrap());
+        }
+        result
+    })
+}
+
+/// Returns what comes of `asking` a launcher that plays `role`, and ends.
+fn ask_process(
+    directory: &RuntimeDir,
+    role: &str,
+    asking: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut launcher = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
@@ -77,14 +100,7 @@ fn stop_process(directory: &RuntimeDir, role: &str) -> Result<(), Failure> {
         line.clear();
         assert_ne!(output.read_line(&mut line).unwrap(), 0, "it did not start");
     }
-    let result = stop(directory, None);
-    if !result
-        .as_ref()
-        .is_err_and(|failure| failure.why == "no mood")
-    {
-        // The name is free at this very moment.
-        drop(Lock::acquire(directory, &name("web")).unwrap());
-    }
+    let result = asking();
     io::copy(&mut output, &mut io::sink()).unwrap();
     launcher.wait().unwrap();
     result
@@ -116,4 +132,16 @@ fn stop_passes_a_refusal_on() {
         (failure.what.as_str(), failure.why.as_str()),
         ("cannot stop", "no mood")
     );
+}
+
+#[test]
+fn whether_an_operation_was_done_is_not_known_when_the_launcher_ends() {
+    let (_root, directory) = directory();
+    let scale = Request::Scale { workers: 8 };
+    let failure = ask_process(&directory, "killed", || operate(&directory, None, &scale));
+    let failure = failure.unwrap_err();
+    assert_eq!(failure.what, "cannot tell whether the scale of web is done");
+    assert_eq!(failure.why, "the launcher ended before it had answered");
+    let failure = ask_process(&directory, "killed", || upgrade(&directory, None));
+    assert_eq!(failure.unwrap_err().why, "the launcher ended meanwhile");
 }

@@ -9,10 +9,10 @@ use super::launcher::{
 };
 use crate::{
     control::{
-        client::{call, ls, status, stop},
+        client::{call, ls, operate, status, stop, upgrade},
         connection::unreachable,
-        protocol::Request,
-        server::Server,
+        protocol::{REQUEST_MAX, Request, Response},
+        server::{Call, Server},
     },
     failure::Failure,
     observe::Snapshot,
@@ -203,4 +203,76 @@ fn whoever_stops_reading_is_no_failure() {
     }
     let (_root, directory) = directory();
     ls(&directory, false, 80, &mut Closed).unwrap();
+}
+
+#[test]
+fn operations_are_passed_on_and_so_are_refusals() {
+    let (_root, directory) = directory();
+    let web = name("web");
+    runtime().block_on(async {
+        let (calls, mut requests) = mpsc::channel(1);
+        let _server = Server::bind(&directory.socket(&web), calls).unwrap();
+        let refusal = Failure::new("cannot restart slot 9", "there are 4", "name another");
+        for answer in [Response::Done, refusal.clone().into()] {
+            let dir = directory.clone();
+            let asking = spawn_blocking(move || operate(&dir, None, &Request::Restart { slot: 9 }));
+            let Call { request, reply } = requests.recv().await.unwrap();
+            assert_eq!(request, Request::Restart { slot: 9 });
+            let expected = match answer {
+                Response::Done => Ok(()),
+                _ => Err(refusal.clone()),
+            };
+            reply.send(answer).unwrap();
+            assert_eq!(asking.await.unwrap(), expected);
+        }
+    });
+}
+
+#[test]
+fn a_message_that_is_too_long_is_not_sent() {
+    let (_root, directory) = directory();
+    let dir = directory.clone();
+    beside(&directory, &["web"], move || {
+        let send = |length| {
+            let message = "x".repeat(length).into();
+            operate(
+                &dir,
+                None,
+                &Request::Send {
+                    slot: None,
+                    message,
+                },
+            )
+        };
+        let around = serde_json::to_string(&Request::Send {
+            slot: None,
+            message: "".into(),
+        });
+        // And the newline.
+        let room = REQUEST_MAX - around.unwrap().len() - 1;
+        send(room).unwrap();
+        let failure = send(room + 1).unwrap_err();
+        assert_eq!(failure.why, "the request is longer than 65536 bytes");
+        assert_eq!(failure.hint, "send a shorter message");
+    });
+}
+
+#[test]
+fn an_upgrade_is_done_when_the_next_binary_answers() {
+    let (_root, directory) = directory();
+    let web = name("web");
+    runtime().block_on(async {
+        let (calls, mut requests) = mpsc::channel(1);
+        let server = Server::bind(&directory.socket(&web), calls).unwrap();
+        let dir = directory.clone();
+        let asking = spawn_blocking(move || upgrade(&dir, None));
+        let call = requests.recv().await.unwrap();
+        assert_eq!(call.request, Request::Upgrade {});
+        // This process is the launcher's, before and after.
+        drop((call, requests));
+        server.close().await;
+        assert!(!asking.is_finished());
+        let _next = Launcher::start(&directory, &web);
+        asking.await.unwrap().unwrap();
+    });
 }

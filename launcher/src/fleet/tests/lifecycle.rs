@@ -2,30 +2,17 @@
 
 use super::*;
 
-fn assert_delay(delay: Option<Duration>, millis: u64) {
-    let base = Duration::from_millis(millis);
-    let delay = delay.expect("a restart");
-    assert!(
-        base * 4 / 5 <= delay && delay <= base * 6 / 5,
-        "{delay:?} isn't {base:?} ±20 %"
-    );
-}
-
 #[test]
-fn a_worker_that_listens_is_ready_and_steered_to() {
+fn a_worker_that_is_ready_is_steered_to() {
     let mut bench = Bench::starting(2);
     let ready = |worker| Effect::Notice(Notice::Ready { worker });
     assert_eq!(
-        bench.listening(id(1, 1)),
+        bench.becomes_ready(id(1, 1)),
         [Effect::Steer(vec![id(1, 1)]), ready(id(1, 1))],
     );
+    assert_eq!(bench.becomes_ready(id(1, 1)), [], "told twice");
     assert_eq!(
-        bench.listening(id(1, 1)),
-        [],
-        "a second socket changes nothing"
-    );
-    assert_eq!(
-        bench.listening(id(0, 1)),
+        bench.becomes_ready(id(0, 1)),
         [
             Effect::Steer(vec![id(0, 1), id(1, 1)]),
             ready(id(0, 1)),
@@ -45,7 +32,7 @@ fn all_ready_is_told_once() {
     bench.crashed(id(0, 1));
     bench.tick();
     bench.spawned(id(0, 2));
-    let effects = bench.listening(id(0, 2));
+    let effects = bench.becomes_ready(id(0, 2));
     assert!(
         !effects.contains(&Effect::Notice(Notice::AllReady)),
         "{effects:?}"
@@ -53,9 +40,12 @@ fn all_ready_is_told_once() {
 }
 
 #[test]
-fn a_socket_that_is_seen_before_the_spawn_is_reported_counts() {
+fn readiness_that_is_seen_before_the_spawn_is_reported_counts() {
     let mut bench = Bench::spawning(1);
-    assert_eq!(bench.listening(id(0, 1))[0], Effect::Steer(vec![id(0, 1)]));
+    assert_eq!(
+        bench.becomes_ready(id(0, 1))[0],
+        Effect::Steer(vec![id(0, 1)])
+    );
     assert_eq!(bench.spawned(id(0, 1)), []);
     assert_eq!(bench.states(), [(id(0, 1), State::Ready)]);
 }
@@ -67,7 +57,7 @@ fn strangers_and_repetitions_are_ignored() {
         let reason = String::new();
         assert_eq!(bench.step(Event::SpawnFailed { worker, reason }), []);
         assert_eq!(bench.spawned(worker), []);
-        assert_eq!(bench.listening(worker), []);
+        assert_eq!(bench.becomes_ready(worker), []);
         assert_eq!(bench.emptied(worker), []);
         assert_eq!(bench.exited(worker), []);
     }
@@ -134,7 +124,7 @@ fn an_unkillable_crash_is_given_up() {
     bench.exited(id(0, 1));
     assert_eq!(bench.states(), [(id(0, 1), State::Backoff)], "shown once");
     assert_eq!(bench.tick(), [Effect::Spawn(id(0, 2))]);
-    bench.listening(id(0, 2));
+    bench.becomes_ready(id(0, 2));
     let worker = id(0, 1);
     assert_eq!(
         bench.tick(),
@@ -148,18 +138,102 @@ fn an_unkillable_crash_is_given_up() {
 }
 
 #[test]
-fn failures_double_the_delay_until_a_worker_was_healthy_long_enough() {
-    let mut bench = Bench::ready(1);
-    let mut generation = 1;
-    for (healthy, millis) in [(0, 100), (0, 200), (29, 400), (30, 100), (0, 200)] {
-        bench.pass(Duration::from_secs(healthy));
+fn a_worker_that_listens_and_is_not_ready_gets_nothing() {
+    let mut bench = Bench::starting(1);
+    assert_eq!(bench.listening(id(0, 1)), []);
+    assert_eq!(bench.states(), [(id(0, 1), State::Listening)]);
+    assert_eq!(bench.fleet.next_deadline(), None, "it does listen");
+    assert_eq!(
+        bench.becomes_ready(id(0, 1))[0],
+        Effect::Steer(vec![id(0, 1)])
+    );
+
+    let mut bench = Bench::spawning(1);
+    assert_eq!(
+        bench.listening(id(0, 1)),
+        [],
+        "before the spawn is reported"
+    );
+    assert_eq!(bench.states(), [(id(0, 1), State::Listening)]);
+}
+
+/// Lets slot 0 fail again and again after so many seconds of readiness, and returns the delays in
+/// milliseconds.
+fn delays(bench: &mut Bench, count: u64, ready_for: u64) -> Vec<u128> {
+    let mut delays = Vec::new();
+    for generation in 1..=count {
+        bench.pass(Duration::from_secs(ready_for));
         let (_, restart_in, _) = exit_notice(&bench.crashed(id(0, generation)));
-        assert_delay(restart_in, millis);
+        delays.push(restart_in.expect("a restart").as_millis());
         bench.tick();
-        generation += 1;
-        bench.spawned(id(0, generation));
-        bench.listening(id(0, generation));
+        bench.arrives(id(0, generation + 1));
     }
+    delays
+}
+
+#[test]
+fn ten_crashes_of_ready_workers_within_a_minute_are_free() {
+    let delays = delays(&mut Bench::ready(1), 13, 1);
+    assert!(delays[..10].iter().all(|delay| (80..=120).contains(delay)));
+    let doubled = [160..=240, 320..=480, 640..=960];
+    for (delay, expected) in delays[10..].iter().zip(doubled) {
+        assert!(expected.contains(delay), "{delays:?}");
+    }
+}
+
+#[test]
+fn crashes_that_are_rare_stay_free() {
+    let delays = delays(&mut Bench::ready(1), 30, 7);
+    assert!(
+        delays.iter().all(|delay| (80..=120).contains(delay)),
+        "{delays:?}"
+    );
+}
+
+#[test]
+fn workers_that_never_become_ready_double_the_delay_from_the_first_on() {
+    let mut bench = Bench::ready(2);
+    bench.crashed(id(0, 1));
+    for (generation, millis) in [(2, 100), (3, 200), (4, 400), (5, 800)] {
+        bench.tick();
+        bench.spawned(id(0, generation));
+        let (_, restart_in, was_ready) = exit_notice(&bench.crashed(id(0, generation)));
+        assert!(!was_ready);
+        assert_delay(restart_in, millis);
+    }
+}
+
+#[test]
+fn a_worker_that_has_to_become_ready_fails_when_it_is_late() {
+    let mut bench = Bench::starting_with(Settings {
+        ready_required: true,
+        ..settings(1)
+    });
+    let worker = id(0, 1);
+    bench.pass(Duration::from_secs(20));
+    bench.listening(worker);
+    let effects = bench.tick();
+    assert_eq!(
+        bench.now, READY_TIMEOUT,
+        "since it runs, not since it listens"
+    );
+    let [
+        Effect::Notice(Notice::NotReady {
+            after: READY_TIMEOUT,
+            restart_in,
+            ..
+        }),
+        Effect::Signal(_),
+    ] = effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_delay(restart_in, 100);
+    assert_eq!(bench.becomes_ready(worker), [], "too late");
+    assert_eq!(bench.tick(), [Effect::Spawn(id(0, 2))]);
+    assert_eq!(bench.arrives(id(0, 2))[0], Effect::Steer(vec![id(0, 2)]));
+    assert_eq!(bench.tick()[0], Effect::Kill(worker));
+    assert_eq!(bench.now, READY_TIMEOUT + STOP_TIMEOUT);
 }
 
 #[test]
@@ -197,7 +271,7 @@ fn a_worker_that_never_listens_is_told_once_and_left_alone() {
     // It may still come to it.
     bench.pass(Duration::from_secs(20));
     assert_eq!(bench.fleet.views()[0].since, Duration::ZERO);
-    assert_eq!(bench.listening(worker)[0], Effect::Steer(vec![worker]));
+    assert_eq!(bench.becomes_ready(worker)[0], Effect::Steer(vec![worker]));
     assert_eq!(bench.fleet.views()[0].since, bench.now);
 }
 
@@ -209,7 +283,7 @@ fn a_worker_is_healthy_from_the_warning_on() {
     bench.spawned(id(0, 2));
     bench.tick();
     bench.pass(Duration::from_secs(20));
-    bench.listening(id(0, 2));
+    bench.becomes_ready(id(0, 2));
     bench.pass(Duration::from_secs(10));
     assert_delay(exit_notice(&bench.crashed(id(0, 2))).1, 100);
 }
@@ -276,7 +350,7 @@ fn a_worker_that_becomes_ready_averts_giving_up() {
     let mut bench = Bench::starting(2);
     fail(&mut bench, 5);
     bench.pass(Duration::from_secs(2));
-    let effects = bench.listening(id(1, 1));
+    let effects = bench.becomes_ready(id(1, 1));
     assert!(
         effects.contains(&Effect::Spawn(id(0, 6))),
         "the restart that was held: {effects:?}"

@@ -12,23 +12,26 @@ fn now(bench: &mut Bench) -> Vec<Effect> {
     bench.step(Event::Stop(StopMode::Now))
 }
 
+/// The notice of a worker that has used up its time to drain.
+fn drain_timed_out(worker: WorkerId) -> Effect {
+    Effect::Notice(Notice::DrainTimedOut { worker })
+}
+
 #[test]
-fn a_graceful_stop_deselects_all_and_signals_each_once() {
+fn a_graceful_stop_deselects_all_lets_them_drain_and_signals_each_once() {
     let mut bench = Bench::ready(2);
-    assert_eq!(
-        graceful(&mut bench),
-        [
-            Effect::Steer(vec![]),
-            Effect::Signal(id(0, 1)),
-            Effect::Signal(id(1, 1))
-        ],
-    );
+    assert_eq!(graceful(&mut bench), [Effect::Steer(vec![])]);
     assert_eq!(graceful(&mut bench), []);
     assert!(bench.fleet.is_stopping());
     assert_eq!(
         bench.states(),
-        [(id(0, 1), State::Stopping), (id(1, 1), State::Stopping)]
+        [(id(0, 1), State::Draining), (id(1, 1), State::Draining)]
     );
+    assert_eq!(
+        bench.drained(id(0, 1)),
+        [Effect::Signal(id(0, 1)), drained_notice(id(0, 1))]
+    );
+    assert_eq!(bench.drained(id(0, 1)), []);
 
     let effects = bench.exited(id(0, 1));
     assert_eq!(exit_notice(&effects), (id(0, 1), None, true));
@@ -47,10 +50,15 @@ fn a_graceful_stop_deselects_all_and_signals_each_once() {
 }
 
 #[test]
-fn what_ignores_the_signal_is_killed_and_what_survives_that_is_given_up() {
+fn what_does_not_drain_is_signalled_what_ignores_that_killed_and_what_survives_given_up() {
     let mut bench = Bench::ready(1);
     let worker = id(0, 1);
     graceful(&mut bench);
+    assert_eq!(
+        bench.tick(),
+        [Effect::Signal(worker), drain_timed_out(worker)]
+    );
+    assert_eq!(bench.now, STOP_TIMEOUT / 2);
     assert_eq!(
         bench.tick(),
         [
@@ -58,7 +66,7 @@ fn what_ignores_the_signal_is_killed_and_what_survives_that_is_given_up() {
             Effect::Notice(Notice::StopTimedOut { worker })
         ],
     );
-    assert_eq!(bench.now, STOP_TIMEOUT);
+    assert_eq!(bench.now, STOP_TIMEOUT, "since the stop");
     assert_eq!(
         bench.tick(),
         [
@@ -71,9 +79,43 @@ fn what_ignores_the_signal_is_killed_and_what_survives_that_is_given_up() {
 }
 
 #[test]
+fn a_stop_without_any_patience_kills_at_once() {
+    let mut bench = Bench::ready_with(Settings {
+        stop_timeout: Duration::ZERO,
+        ..settings(1)
+    });
+    let effects = [
+        Effect::Steer(vec![]),
+        Effect::Signal(id(0, 1)),
+        Effect::Kill(id(0, 1)),
+    ];
+    assert_eq!(without_notices(graceful(&mut bench)), effects);
+}
+
+#[test]
+fn a_worker_that_ends_while_it_drains_gives_its_children_the_signal() {
+    let mut bench = Bench::ready(1);
+    graceful(&mut bench);
+    bench.pass(Duration::from_secs(1));
+    let effects = without_notices(bench.exited(id(0, 1)));
+    assert_eq!(effects, [Effect::Signal(id(0, 1))]);
+    assert_eq!(bench.tick()[0], Effect::Kill(id(0, 1)));
+    assert_eq!(bench.now, STOP_TIMEOUT);
+}
+
+#[test]
+fn a_worker_that_is_not_ready_has_nothing_to_drain() {
+    let mut bench = Bench::starting(2);
+    bench.listening(id(1, 1));
+    let signals = [Effect::Signal(id(0, 1)), Effect::Signal(id(1, 1))];
+    assert_eq!(graceful(&mut bench), signals);
+}
+
+#[test]
 fn children_that_outlive_their_main_process_are_killed_at_the_same_deadline() {
     let mut bench = Bench::ready(1);
     graceful(&mut bench);
+    bench.drained(id(0, 1));
     bench.pass(Duration::from_secs(7));
     bench.exited(id(0, 1));
     assert_eq!(bench.tick()[0], Effect::Kill(id(0, 1)));
@@ -94,9 +136,18 @@ fn a_stop_at_once_kills() {
 
 #[test]
 fn a_stop_at_once_cuts_a_graceful_one_short() {
+    for drained in [false, true] {
+        let mut bench = Bench::ready(1);
+        graceful(&mut bench);
+        if drained {
+            bench.drained(id(0, 1));
+        }
+        assert_eq!(now(&mut bench), [Effect::Kill(id(0, 1))]);
+    }
+
     let mut bench = Bench::ready(1);
     graceful(&mut bench);
-    assert_eq!(now(&mut bench), [Effect::Kill(id(0, 1))]);
+    now(&mut bench);
     assert_eq!(
         without_notices(bench.crashed(id(0, 1))),
         [Effect::Release(id(0, 1)), QUIT]
@@ -109,7 +160,7 @@ fn a_worker_that_is_being_spawned_is_stopped_as_soon_as_it_runs() {
     assert_eq!(graceful(&mut bench), []);
     bench.pass(Duration::from_secs(1));
     assert_eq!(bench.spawned(id(0, 1)), [Effect::Signal(id(0, 1))]);
-    assert_eq!(bench.listening(id(0, 1)), []);
+    assert_eq!(bench.becomes_ready(id(0, 1)), []);
     bench.tick();
     assert_eq!(
         bench.now, STOP_TIMEOUT,
@@ -202,10 +253,7 @@ fn a_fatal_reason_stops_gracefully_and_is_the_outcome() {
     let fatal = Event::Fatal {
         reason: reason.clone(),
     };
-    assert_eq!(
-        bench.step(fatal.clone()),
-        [Effect::Steer(vec![]), Effect::Signal(id(0, 1))],
-    );
+    assert_eq!(bench.step(fatal.clone()), [Effect::Steer(vec![])]);
     assert_eq!(graceful(&mut bench), []);
     let effects = bench.crashed(id(0, 1));
     assert_eq!(

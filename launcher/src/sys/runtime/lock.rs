@@ -3,7 +3,10 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
 };
 
 use super::{Name, RuntimeDir};
@@ -15,7 +18,20 @@ use crate::failure::Failure;
 /// the removed file while the next one locks a new file of the same name.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Lock {
+    /// Goes on with a lock that was passed on through exec.
+    fn from(fd: OwnedFd) -> Self {
+        Self { file: fd.into() }
+    }
 }
 
 impl Lock {
@@ -50,7 +66,7 @@ impl Lock {
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 

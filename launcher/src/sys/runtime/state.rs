@@ -6,14 +6,19 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use super::{Name, RuntimeDir};
 
 /// The contents of `NAME.state`: it exists while a launcher runs and after one that was killed. Only
 /// the holder of the name's [`Lock`](super::Lock) writes or removes it.
+///
+/// `F` is what it says of the fleet; who does not ask for that reads it as `IgnoredAny`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct State<F = IgnoredAny> {
     /// The launcher's process id.
     pub pid: u32,
     /// The fleet's cgroup directory; empty where there is none.
@@ -22,9 +27,11 @@ pub struct State {
     pub started_at: String,
     /// The launcher's name.
     pub name: String,
+    /// The workers and their steering.
+    pub fleet: F,
 }
 
-impl State {
+impl<F: DeserializeOwned> State<F> {
     /// Reads the state of `name`; `None` when there is none.
     ///
     /// # Errors
@@ -36,7 +43,9 @@ impl State {
             Err(error) => Err(error),
         }
     }
+}
 
+impl<F: Serialize> State<F> {
     /// Replaces the state of `name` atomically: a reader sees the old or the new one, whole.
     ///
     /// # Errors
@@ -55,7 +64,9 @@ impl State {
         file.write_all(b"\n")?;
         fs::rename(new, path)
     }
+}
 
+impl<F> State<F> {
     /// Removes the state of `name`: its launcher has ended and left nothing behind.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! The runtime directory on a real file system.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    time::{Duration, Instant},
+};
 
 use super::*;
 
@@ -125,7 +128,12 @@ fn one_lock_per_name() {
         failure.hint
     );
     drop(held);
-    Lock::acquire(&directory, &name("web")).unwrap();
+    // A child that another test is starting shares our open files until it runs its program.
+    let started = Instant::now();
+    while let Err(failure) = Lock::acquire(&directory, &name("web")) {
+        assert!(started.elapsed() < Duration::from_secs(10), "{failure}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -141,20 +149,24 @@ fn a_longer_pid_of_an_earlier_holder_leaves_nothing() {
 fn state_is_written_replaced_and_removed() {
     let (_root, directory) = prepared();
     let web = name("web");
-    assert_eq!(State::read(&directory, &web).unwrap(), None);
-    State::remove(&directory, &web).unwrap();
+    assert_eq!(State::<Vec<u8>>::read(&directory, &web).unwrap(), None);
+    <State>::remove(&directory, &web).unwrap();
     let mut state = State {
         pid: 1,
         cgroup: "/sys/fs/cgroup/web".into(),
         started_at: "2026-11-21T05:57:00Z".into(),
         name: "web".into(),
+        fleet: vec![7],
     };
     state.write(&directory, &web).unwrap();
     state.pid = 2;
     state.write(&directory, &web).unwrap();
-    assert_eq!(State::read(&directory, &web).unwrap(), Some(state));
-    State::remove(&directory, &web).unwrap();
-    assert_eq!(State::read(&directory, &web).unwrap(), None);
+    assert_eq!(
+        State::<Vec<u8>>::read(&directory, &web).unwrap(),
+        Some(state)
+    );
+    <State>::remove(&directory, &web).unwrap();
+    assert_eq!(State::<Vec<u8>>::read(&directory, &web).unwrap(), None);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
@@ -162,7 +174,7 @@ fn state_is_written_replaced_and_removed() {
 fn a_torn_state_is_said_to_be_one() {
     let (_root, directory) = prepared();
     fs::write(directory.state(&name("web")), "{\"pid\":").unwrap();
-    State::read(&directory, &name("web")).unwrap_err();
+    <State>::read(&directory, &name("web")).unwrap_err();
 }
 
 #[test]

@@ -1,0 +1,229 @@
+//! The options of `run`.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use super::{
+    quantities::{
+        TimeLimit, age, duration, duration_above_zero, duration_or_infinite, duration_or_off,
+        positive, size,
+    },
+    values::{Check, PortSpec, Ready, StopSignal},
+};
+use crate::{
+    fleet::placement::{Pinning, Workers},
+    policy::Policy,
+    sys::runtime::Name,
+};
+
+const WORKERS: &str = "Workers";
+const CONNECTIONS: &str = "Connections";
+const HEALTH: &str = "Readiness and health";
+const RELOAD: &str = "Reload and drain";
+const RECYCLING: &str = "Recycling";
+const STOPPING: &str = "Stopping";
+const LAUNCHER: &str = "Launcher";
+
+/// The options of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct Run {
+    /// How many workers: auto = the allowed CPUs, or the cgroup's CPU quota where that is less
+    /// [env: WEB_CONCURRENCY]
+    #[arg(
+        short,
+        long,
+        value_name = "auto|N",
+        default_value = "auto",
+        help_heading = WORKERS
+    )]
+    pub workers: Workers,
+    /// Bind workers to CPUs: auto = each slot to its own, physical cores first; a list is dealt
+    /// out by slot
+    #[arg(
+        long,
+        value_name = "none|auto|CPU-LIST",
+        default_value = "none",
+        help_heading = WORKERS
+    )]
+    pub pin: Pinning,
+    /// Run the workers as this user (name or id)
+    #[arg(long, value_name = "USER", help_heading = WORKERS)]
+    pub user: Option<String>,
+    /// Run the workers with this group (name or id) [default: USER's own]
+    #[arg(long, value_name = "GROUP", help_heading = WORKERS)]
+    pub group: Option<String>,
+    /// Start the workers in this directory; a symbolic link is followed anew at each start
+    /// [default: the current one]
+    #[arg(long, value_name = "DIR", help_heading = WORKERS)]
+    pub chdir: Option<PathBuf>,
+    /// Add the NAME=VALUE lines of this file to the workers' environment; it is read at each start
+    #[arg(long, value_name = "FILE", help_heading = WORKERS)]
+    pub env_file: Option<PathBuf>,
+    /// Give each worker a channel for messages: node = Node's process.send and
+    /// process.on('message'), see the verb `send`; "shutdown" comes before the stop signal
+    #[arg(long, value_enum, value_name = "node", hide_possible_values = true, help_heading = WORKERS)]
+    pub ipc: Option<Ipc>,
+    /// How connections are dealt out: in turn, by the client's and server's address and port, or
+    /// by the kernel's own hash without eBPF selection [default: round-robin; hash for UDP, where
+    /// round-robin would tear flows apart]
+    #[arg(
+        long,
+        value_name = "round-robin|hash|kernel",
+        help_heading = CONNECTIONS
+    )]
+    pub steer: Option<Policy>,
+    /// Share only this port; may be repeated [default: every port the command binds by number]
+    #[arg(
+        long = "port",
+        value_name = "PORT[/tcp|/udp]",
+        help_heading = CONNECTIONS
+    )]
+    pub ports: Vec<PortSpec>,
+    /// Refuse TCP connections while no worker takes any, instead of letting them wait
+    #[arg(long, help_heading = CONNECTIONS)]
+    pub no_hold: bool,
+    /// What makes a worker ready: it listens, sends READY=1 (sd_notify), accepts a connection,
+    /// answers GET PATH with 2xx or 3xx, or calls process.send('ready')
+    #[arg(
+        long,
+        value_name = "listen|notify|tcp|http:PATH|node",
+        default_value = "listen",
+        help_heading = HEALTH
+    )]
+    pub ready: Ready,
+    /// Time a worker has to become ready; a reload is called off when one is late
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = duration_above_zero,
+        help_heading = HEALTH
+    )]
+    pub ready_timeout: Duration,
+    /// Replace a worker that no longer accepts connections, or answers GET PATH with anything but
+    /// 2xx or 3xx
+    #[arg(long, value_name = "tcp|http:PATH", help_heading = HEALTH)]
+    pub health: Option<Check>,
+    /// Time between two checks of a worker
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "5s",
+        value_parser = duration_above_zero,
+        requires = "health",
+        help_heading = HEALTH
+    )]
+    pub health_interval: Duration,
+    /// Time a check may take
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "2s",
+        value_parser = duration_above_zero,
+        requires = "health",
+        help_heading = HEALTH
+    )]
+    pub health_timeout: Duration,
+    /// How many checks in a row must fail
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "3",
+        value_parser = positive::<u32>,
+        requires = "health",
+        help_heading = HEALTH
+    )]
+    pub health_threshold: u32,
+    /// Give no connections to a worker that has not accepted a waiting one for so long, until it
+    /// does
+    #[arg(
+        long,
+        value_name = "DURATION|off",
+        default_value = "2s",
+        value_parser = duration_or_off,
+        help_heading = HEALTH
+    )]
+    pub stall_timeout: TimeLimit,
+    /// Time a worker that is replaced has to finish its connections before it is stopped
+    #[arg(
+        long,
+        value_name = "DURATION|infinite",
+        default_value = "30s",
+        value_parser = duration_or_infinite,
+        help_heading = RELOAD
+    )]
+    pub drain_timeout: TimeLimit,
+    /// How many workers are replaced at the same time
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        value_parser = positive::<u32>,
+        help_heading = RELOAD
+    )]
+    pub max_surge: u32,
+    /// Replace a worker after so many connections, give or take 10 %
+    #[arg(long, value_name = "N", value_parser = positive::<u64>, help_heading = RECYCLING)]
+    pub max_connections: Option<u64>,
+    /// Replace a worker that uses more memory, with its children, than this
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = RECYCLING)]
+    pub max_memory: Option<u64>,
+    /// Replace a worker after this time, give or take 10 %
+    #[arg(long, value_name = "DURATION", value_parser = age, help_heading = RECYCLING)]
+    pub max_age: Option<Duration>,
+    /// Signal that asks a worker to stop (name or number)
+    #[arg(
+        long,
+        value_name = "SIGNAL",
+        default_value = "TERM",
+        help_heading = STOPPING
+    )]
+    pub stop_signal: StopSignal,
+    /// Time a worker has to stop before it is killed
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "8s",
+        value_parser = duration,
+        help_heading = STOPPING
+    )]
+    pub stop_timeout: Duration,
+    /// Name for the verbs [default: the command's file name]
+    #[arg(long, value_name = "NAME", help_heading = LAUNCHER)]
+    pub name: Option<Name>,
+    /// Format of the launcher's own messages on standard error
+    #[arg(
+        long,
+        value_enum,
+        value_name = "auto|text|json",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = LAUNCHER
+    )]
+    pub log_format: LogFormat,
+    /// Say more on standard error; -vv says everything, the eBPF programs' own lines too
+    #[arg(short, long, action = ArgAction::Count, help_heading = LAUNCHER)]
+    pub verbose: u8,
+    /// The server to start, as you would start one copy of it; never empty
+    #[arg(last = true, value_name = "COMMAND", hide = true)]
+    pub command: Vec<OsString>,
+}
+
+/// The kind of a worker's channel for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ipc {
+    /// As between a Node process and its children.
+    Node,
+}
+
+/// The format of the launcher's own messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Chosen by where standard error goes.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,96 @@
+//! The verbs.
+
+use clap::Subcommand;
+
+use super::{
+    quantities::{TimeLimit, duration_or_infinite},
+    run::Run,
+    values::{Target, json, slot, worker_count},
+};
+use crate::sys::runtime::Name;
+
+const RUN_USAGE: &str = "reuseport-launch run [OPTIONS] -- COMMAND [ARG]...";
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start the workers and stay with them (the default verb)
+    #[command(override_usage = RUN_USAGE)]
+    Run(Box<Run>),
+    /// Show the workers, the shared ports and who got how many connections
+    Status {
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+        /// Print one JSON object and nothing else
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the launchers that run
+    Ls {
+        /// Print one JSON array and nothing else
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replace every worker, the new one first, without losing a connection
+    Reload {
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+        /// Time the old workers have to finish their connections [default: the launcher's own
+        /// --drain-timeout]
+        #[arg(long, value_name = "DURATION|infinite", value_parser = duration_or_infinite)]
+        drain_timeout: Option<TimeLimit>,
+    },
+    /// Change the number of workers
+    Scale {
+        /// How many there are to be
+        #[arg(value_name = "N", value_parser = worker_count)]
+        workers: u32,
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+    },
+    /// Replace one worker, as `reload` does with all
+    Restart {
+        /// The worker's slot
+        #[arg(value_parser = slot)]
+        slot: u32,
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+    },
+    /// Give a worker no more connections, and wait until it has none left
+    Drain {
+        /// The worker's slot
+        #[arg(value_parser = slot)]
+        slot: u32,
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+    },
+    /// Give a drained worker connections again
+    Undrain {
+        /// The worker's slot
+        #[arg(value_parser = slot)]
+        slot: u32,
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+    },
+    /// Send a message to workers that have a channel (--ipc node)
+    Send {
+        /// Every worker, or the one of a slot
+        #[arg(value_name = "all|SLOT")]
+        to: Target,
+        /// The message, any JSON value
+        #[arg(value_name = "JSON", value_parser = json, allow_negative_numbers = true)]
+        message: serde_json::Value,
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+    },
+    /// Go on as the launcher's present binary; pid and workers stay
+    Upgrade {
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+    },
+    /// Stop a launcher and its workers, and wait until they are gone
+    Stop {
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+    },
+}

@@ -1,0 +1,264 @@
+//! What no event tells and must be looked at again and again: whether a worker has finished its
+//! connections, whether its accept queue is stuck, and whether it has reached a limit.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::launcher::Launcher;
+use crate::{
+    fleet::{
+        Event, Recycle, State, View,
+        stall::{Sample, Stall},
+    },
+    sys::{
+        connections::{Connection, connections},
+        listeners::{self, Listener, Protocol},
+    },
+    worker::WorkerId,
+};
+
+/// How often a draining worker is looked at: at first, and when it takes long.
+const DRAIN_LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// For how long a handshake that began before the drain is waited for. It is not lost if it takes
+/// longer: it moves when the worker's socket closes.
+const HALF_OPEN: Duration = Duration::from_secs(2);
+
+/// How often the limits of recycling are looked at.
+const RECYCLE_LOOK: Duration = Duration::from_millis(500);
+
+/// What was seen so far, and when to look again.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    drains: HashMap<WorkerId, Drain>,
+    stalls: HashMap<u64, Stall>,
+    stalled: HashSet<WorkerId>,
+    next_stall: Option<Instant>,
+    recycled: HashSet<WorkerId>,
+    next_recycle: Option<Instant>,
+}
+
+/// A worker that drains.
+#[derive(Debug)]
+struct Drain {
+    since: Instant,
+    next: Instant,
+    /// Where it listened when it began: it may close its sockets in the meantime.
+    ports: BTreeSet<u16>,
+    /// How many connections it had open when it was last looked at.
+    open: Option<u64>,
+}
+
+impl Looks {
+    /// How many connections a draining worker has open; `None` where nobody has looked.
+    pub(super) fn open(&self, worker: WorkerId) -> Option<u64> {
+        self.drains.get(&worker)?.open
+    }
+
+    /// When to look again.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let drains = self.drains.values().map(|drain| drain.next);
+        drains.chain(self.next_stall).chain(self.next_recycle).min()
+    }
+
+    /// Forgets a worker that is gone.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.drains.remove(&worker);
+        self.stalled.remove(&worker);
+        self.recycled.remove(&worker);
+    }
+}
+
+impl Launcher {
+    /// Notes who drains, to be called after each step of the fleet.
+    pub(super) fn note_drains(&mut self, views: &[View]) {
+        let now = Instant::now();
+        let draining: HashSet<WorkerId> = views
+            .iter()
+            .filter(|view| view.state == State::Draining)
+            .map(|view| view.worker)
+            .collect();
+        self.looks
+            .drains
+            .retain(|worker, _| draining.contains(worker));
+        for worker in draining {
+            let steering = &self.steering;
+            self.looks.drains.entry(worker).or_insert_with(|| Drain {
+                since: now,
+                next: now,
+                ports: steering.ports(worker),
+                open: None,
+            });
+        }
+    }
+
+    /// Looks at all that is due.
+    pub(super) fn look(&mut self) {
+        let now = Instant::now();
+        self.look_at_drains(now);
+        // Where nothing counts what was sent, a busy queue can't be told from a stuck one.
+        if let Some(timeout) = self.plan.stall_timeout
+            && self.steering.migrates().is_some()
+            && self.looks.next_stall.is_none_or(|next| next <= now)
+        {
+            self.look_for_stalls(timeout);
+            let pause = (timeout / 4).clamp(Duration::from_millis(50), Duration::from_secs(1));
+            self.looks.next_stall = Some(now + pause);
+        }
+        let limits = &self.plan.recycle;
+        let limited = limits.max_connections.is_some() || limits.max_memory.is_some();
+        if limited && self.looks.next_recycle.is_none_or(|next| next <= now) {
+            self.look_for_limits();
+            self.looks.next_recycle = Some(now + RECYCLE_LOOK);
+        }
+    }
+
+    fn look_at_drains(&mut self, now: Instant) {
+        let due = |drain: &Drain| drain.next <= now;
+        let drains = &self.looks.drains;
+        if !drains.values().any(due) {
+            return;
+        }
+        // In this order: a connection that leaves a queue is among the open ones afterwards.
+        let waiting: HashSet<u64> = [Protocol::Tcp, Protocol::Udp]
+            .into_iter()
+            .flat_map(|protocol| listeners::list(protocol).unwrap_or_default())
+            .filter(|listener| listener.queue > 0)
+            .map(|listener| listener.cookie)
+            .collect();
+        let ports = drains
+            .values()
+            .flat_map(|drain| drain.ports.iter().copied())
+            .collect();
+        // Without an answer from the kernel nothing is known to be finished.
+        let Ok(connections) = connections(&ports) else {
+            return;
+        };
+        let mut drained = Vec::new();
+        for (&worker, drain) in &mut self.looks.drains {
+            if !due(drain) {
+                continue;
+            }
+            let elapsed = now - drain.since;
+            drain.next = now + (elapsed / 8).clamp(DRAIN_LOOKS.0, DRAIN_LOOKS.1);
+            let Some(running) = self.running.get(&worker) else {
+                continue;
+            };
+            let sockets: HashSet<u32> = running
+                .cgroup
+                .processes()
+                .into_iter()
+                .flat_map(listeners::sockets_of)
+                .collect();
+            let here = |connection: &&Connection| drain.ports.contains(&connection.local.port());
+            let open = connections
+                .iter()
+                .filter(here)
+                .filter(|connection| sockets.contains(&connection.inode))
+                .count();
+            drain.open = Some(open as u64);
+            // A handshake does not tell which of the sockets it is for: those that began after the
+            // table was changed are for others.
+            let half_open = elapsed < HALF_OPEN
+                && connections
+                    .iter()
+                    .filter(here)
+                    .any(|connection| connection.half_open_for.is_some_and(|age| age >= elapsed));
+            let queued = self
+                .steering
+                .cookies(worker)
+                .iter()
+                .any(|cookie| waiting.contains(cookie));
+            if open == 0 && !half_open && !queued {
+                drained.push(worker);
+            }
+        }
+        for worker in drained {
+            self.feed(Event::Drained { worker });
+        }
+    }
+
+    fn look_for_stalls(&mut self, timeout: Duration) {
+        let now = self.started.elapsed();
+        let listeners: HashMap<u64, Listener> = listeners::list(Protocol::Tcp)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|listener| (listener.cookie, listener))
+            .collect();
+        let mut stalled: HashMap<WorkerId, bool> = HashMap::new();
+        let members = self.steering.sent();
+        let alive: HashSet<u64> = members.iter().map(|member| member.cookie).collect();
+        self.looks.stalls.retain(|cookie, _| alive.contains(cookie));
+        for member in members {
+            let Some(listener) = listeners.get(&member.cookie) else {
+                continue;
+            };
+            let stall = self.looks.stalls.entry(member.cookie);
+            let stall = stall.or_insert_with(|| Stall::new(timeout));
+            stall.sample(
+                now,
+                Sample {
+                    queue: listener.queue,
+                    backlog: listener.backlog,
+                    sent: member.sent,
+                },
+            );
+            *stalled.entry(member.worker).or_default() |= stall.is_stalled();
+        }
+        for (worker, stalled) in stalled {
+            let changed = if stalled {
+                self.looks.stalled.insert(worker)
+            } else {
+                self.looks.stalled.remove(&worker)
+            };
+            if changed {
+                self.feed(Event::Stall { worker, stalled });
+            }
+        }
+    }
+
+    fn look_for_limits(&mut self) {
+        let ready = self.fleet.views().into_iter().filter(|view| {
+            !view.leaving
+                && view.state == State::Ready
+                && !self.looks.recycled.contains(&view.worker)
+        });
+        let mut due = Vec::new();
+        for View { worker, .. } in ready {
+            let connections = self.plan.recycle.max_connections.is_some_and(|limit| {
+                let limit = with_jitter(limit, worker);
+                self.steering
+                    .connections(worker)
+                    .is_some_and(|sent| sent >= limit)
+            });
+            let memory = self.plan.recycle.max_memory.is_some_and(|limit| {
+                let running = self.running.get(&worker);
+                let used = running.and_then(|running| running.cgroup.memory_bytes());
+                used.is_some_and(|used| used > limit)
+            });
+            if connections {
+                due.push((worker, Recycle::Connections));
+            } else if memory {
+                due.push((worker, Recycle::Memory));
+            }
+        }
+        for (worker, reason) in due {
+            self.looks.recycled.insert(worker);
+            self.feed(Event::Recycle { worker, reason });
+        }
+    }
+}
+
+/// The limit ±10 %, always the same for the same worker: workers that began together do not end
+/// together.
+fn with_jitter(limit: u64, worker: WorkerId) -> u64 {
+    let mixed =
+        (u64::from(worker.slot) << 32 ^ worker.generation).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let permille = 900 + (mixed >> 32) % 201;
+    let jittered = u128::from(limit) * u128::from(permille) / 1000;
+    u64::try_from(jittered).unwrap_or(limit).max(1)
+}

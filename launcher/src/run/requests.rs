@@ -1,0 +1,189 @@
+//! What is asked for over the control socket, or by a signal, and its answers.
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use super::launcher::Launcher;
+use crate::{
+    control::{
+        protocol::{Request, Response},
+        server::Call,
+    },
+    failure::Failure,
+    fleet::{self, Event, StopMode, Ticket, Unmet},
+    worker::WorkerId,
+};
+
+/// A request that is being carried out.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// `reload`, `scale to 3`
+    what: String,
+    /// Who waits for it; nobody does for a signal's.
+    reply: Option<oneshot::Sender<Response>>,
+}
+
+impl Launcher {
+    /// A control client asks for something.
+    pub(super) fn on_call(&mut self, call: Call) {
+        let Call { request, reply } = call;
+        let request = match request {
+            // A client that has gone away does not get its answer; nothing depends on it.
+            Request::Status {} => {
+                let _ = reply.send(Response::Status(Box::new(self.snapshot())));
+                return;
+            }
+            Request::Stop {} => {
+                info!("stopping, because of a stop request");
+                self.stop_calls.push(reply);
+                self.feed(Event::Stop(StopMode::Graceful));
+                return;
+            }
+            Request::Upgrade {} => {
+                // When it works the connection is closed instead of answered.
+                if let Err(failure) = self.prepare_upgrade(Some(reply)) {
+                    warn!("{}: {}", failure.0.what, failure.0.why);
+                    if let Some(reply) = failure.1 {
+                        let _ = reply.send(failure.0.into());
+                    }
+                }
+                return;
+            }
+            Request::Send { slot, message } => {
+                let sent = self.send(slot, &message);
+                let _ = reply.send(sent.map_or_else(Response::from, |()| Response::Done));
+                return;
+            }
+            Request::Reload { drain_timeout_ms } => fleet::Request::Reload {
+                drain_timeout: drain_timeout_ms.map(Into::into),
+            },
+            Request::Scale { workers } => fleet::Request::Scale(workers),
+            Request::Restart { slot } => fleet::Request::Restart(slot),
+            Request::Drain { slot } => fleet::Request::Drain(slot),
+            Request::Undrain { slot } => fleet::Request::Undrain(slot),
+        };
+        self.ask(request, Some(reply));
+    }
+
+    /// Has the fleet do something. The answer goes to the client, if there is one, and to the log.
+    pub(super) fn ask(
+        &mut self,
+        request: fleet::Request,
+        reply: Option<oneshot::Sender<Response>>,
+    ) {
+        let what = match request {
+            fleet::Request::Reload { .. } => "reload".to_owned(),
+            fleet::Request::Scale(workers) => format!("scale to {workers}"),
+            fleet::Request::ScaleBy(by) => format!("scale by {by:+}"),
+            fleet::Request::Restart(slot) => format!("restart slot {slot}"),
+            fleet::Request::Drain(slot) => format!("drain slot {slot}"),
+            fleet::Request::Undrain(slot) => format!("undrain slot {slot}"),
+        };
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        info!("{what}: asked for");
+        self.pending.insert(ticket, Pending { what, reply });
+        self.feed(Event::Request { ticket, request });
+    }
+
+    /// The fleet has done what was asked for, or not.
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: Result<(), Unmet>) {
+        let Some(Pending { what, reply }) = self.pending.remove(&ticket) else {
+            return;
+        };
+        let response = match answer {
+            Ok(()) => {
+                info!("{what}: done");
+                Response::Done
+            }
+            Err(unmet) => {
+                let failure = self.explain(&what, &unmet);
+                error!("{}: {}", failure.what, failure.why);
+                failure.into()
+            }
+        };
+        if let Some(reply) = reply {
+            let _ = reply.send(response);
+        }
+    }
+
+    fn explain(&mut self, what: &str, unmet: &Unmet) -> Failure {
+        let name = self.plan.name.clone();
+        let (why, hint) = match unmet {
+            Unmet::Refused(_) => (
+                unmet.to_string(),
+                format!("see `reuseport-launch status {name}`; nothing was changed"),
+            ),
+            Unmet::Failed { worker, .. } => (
+                format!("{unmet}{}", self.last_words_of(*worker)),
+                "the workers that it was to replace go on serving; correct the cause and ask again"
+                    .to_owned(),
+            ),
+            Unmet::StillOpen { .. } => (
+                unmet.to_string(),
+                "it takes no new connections and goes on with those; restart the slot to cut them"
+                    .to_owned(),
+            ),
+            Unmet::Ended { .. } | Unmet::Undrained { .. } | Unmet::Stopped => (
+                unmet.to_string(),
+                format!("see `reuseport-launch status {name}`"),
+            ),
+        };
+        Failure::new(format!("cannot {what} ({name})"), why, hint)
+    }
+
+    /// What a worker that failed wrote last, as the end of a sentence.
+    fn last_words_of(&mut self, worker: WorkerId) -> String {
+        let lines = match &self.last_words {
+            Some((of, lines)) if *of == worker => lines.clone(),
+            _ => self.output.tail(worker),
+        };
+        super::launcher::quote(worker, &lines)
+    }
+
+    /// Passes a message to the worker of a slot, or to all.
+    fn send(&mut self, slot: Option<u32>, message: &Value) -> Result<(), Failure> {
+        let what = || match slot {
+            Some(slot) => format!("cannot send to slot {slot}"),
+            None => "cannot send to the workers".to_owned(),
+        };
+        if !self.plan.ipc_node {
+            return Err(Failure::new(
+                what(),
+                "the workers have no IPC channel",
+                "start the launcher with --ipc node",
+            ));
+        }
+        let current: Vec<WorkerId> = self
+            .fleet
+            .views()
+            .into_iter()
+            .filter(|view| !view.leaving && slot.is_none_or(|slot| view.worker.slot == slot))
+            .map(|view| view.worker)
+            .collect();
+        let mut sent = 0;
+        let mut failures = Vec::new();
+        for worker in current {
+            let running = self.running.get_mut(&worker);
+            if let Some(ipc) = running.and_then(|running| running.ipc.as_mut()) {
+                match ipc.channel.send(message) {
+                    Ok(()) => sent += 1,
+                    Err(failure) => failures.push(format!("worker {worker}: {}", failure.why)),
+                }
+            }
+        }
+        if !failures.is_empty() {
+            let hint = "see whether the worker handles process.on('message'), or restart its slot";
+            return Err(Failure::new(what(), failures.join("; "), hint));
+        }
+        if sent == 0 {
+            return Err(Failure::new(
+                what(),
+                "no worker there has an open IPC channel",
+                "see `reuseport-launch status`: is the slot there, and its worker running Node?",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! Where eBPF objects are kept alive beyond the launcher: a directory of a bpffs for each fleet.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::statfs,
+    mount::{MountFlags, mount},
+};
+
+/// Where every distribution has its bpffs; systemd mounts it, and so do bpftool and iproute2.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// `BPF_FS_MAGIC` of `linux/magic.h`.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// The directory of a fleet. It stays unless it is [removed](Pins::remove).
+#[derive(Debug)]
+pub struct Pins(PathBuf);
+
+impl Pins {
+    /// Makes the directory of the fleet with this name and cgroup id, or finds the one that an
+    /// earlier launcher of that fleet has left. Mounts the bpffs if nobody has.
+    ///
+    /// # Errors
+    /// When it can't be mounted or written to.
+    pub fn prepare(name: &str, cgroup: u64) -> io::Result<Self> {
+        let root = Path::new(BPFFS);
+        // `f_type` has another width and sign on other machines.
+        if statfs(root)?.f_type as u64 != BPF_FS_MAGIC {
+            mount(
+                "bpf",
+                root,
+                "bpf",
+                MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+                Some(c"mode=0700"),
+            )?;
+        }
+        // A bpffs allows no dots in names (`bpf_lookup` in the kernel's `kernel/bpf/inode.c`).
+        let name = name.replace('.', "_");
+        let path = root
+            .join("reuseport-launch")
+            .join(format!("{name}-{cgroup}"));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)?;
+        Ok(Self(path))
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Removes it: what is pinned there, and in use by nothing else, ends.
+    ///
+    /// # Errors
+    /// Those of `unlink` and `rmdir`.
+    pub fn remove(self) -> io::Result<()> {
+        fs::remove_dir_all(&self.0)?;
+        // With another fleet's directory still in it, it stays.
+        if let Some(parent) = self.0.parent() {
+            let _ = fs::remove_dir(parent);
+        }
+        Ok(())
+    }
+}

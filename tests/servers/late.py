@@ -1,0 +1,21 @@
+"""A server on port 8080 that accepts late: ten times a second it answers, with its pid, all that
+wait. Its accept queue is hardly ever empty. It handles no signal."""
+import os
+import socket
+import time
+
+ANSWER = b"HTTP/1.0 200 OK\r\n\r\n" + str(os.getpid()).encode()
+
+listener = socket.create_server(("", 8080), backlog=128)
+listener.setblocking(False)
+while True:
+    time.sleep(0.1)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            break
+        with connection:
+            connection.settimeout(1)
+            connection.recv(4096)
+            connection.sendall(ANSWER)
