@@ -59,7 +59,10 @@ fn check() -> ExitCode {
         Err(error) => error.exit(),
     };
     match checked {
-        Ok(()) => Exit::Clean.into(),
+        Ok(()) => match writeln!(io::stdout(), "{}", run::CHECKED) {
+            Ok(()) => Exit::Clean.into(),
+            Err(_) => ExitCode::FAILURE,
+        },
         Err(failure) => {
             let exit = failure.exit;
             report(failure);
@@ -86,6 +89,8 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
     match invocation.verb {
         Verb::Run(options) => {
             drop(out);
+            // The thread that writes the log must not get them.
+            run::hold_back_signals();
             let _log = start_log(options.log_format, options.verbose);
             return run::run(Plan::new(*options)?, dir);
         }

@@ -1,5 +1,6 @@
 """A server on port 8080 that accepts late: ten times a second it answers, with its pid, all that
-wait. Its accept queue is hardly ever empty. It handles no signal."""
+wait. Its accept queue is hardly ever empty. It tells `SLOT empty` of a connection that brings no request, and
+handles no signal."""
 import os
 import socket
 import time
@@ -17,5 +18,7 @@ while True:
             break
         with connection:
             connection.settimeout(1)
-            connection.recv(4096)
-            connection.sendall(ANSWER)
+            if connection.recv(4096):
+                connection.sendall(ANSWER)
+            else:
+                print(os.environ["REUSEPORT_LAUNCH_SLOT"], "empty", flush=True)

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -86,6 +86,20 @@ pub fn receive(mut connection: &TcpStream) -> io::Result<Response> {
         })
     };
     parse().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {text:?}")))
+}
+
+/// Sends a datagram from a new port of this machine's, and reads the answer.
+///
+/// # Errors
+/// Those of the socket; an answer that does not come is one.
+pub fn ask_udp(to: SocketAddr) -> io::Result<String> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    socket.send(b"?")?;
+    let mut answer = [0; 64];
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 /// Sends `count` requests one after another and counts the bodies of the answers: who has answered,

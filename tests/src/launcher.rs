@@ -154,7 +154,8 @@ impl Site {
     }
 
     /// The directories of pinned objects of this name.
-    fn pins(&self) -> Vec<PathBuf> {
+    #[must_use]
+    pub fn pins(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(PINS).into_iter().flatten().flatten();
         let prefix = format!("{}-", self.name);
         let ours = entries.filter(|entry| {
@@ -190,6 +191,7 @@ impl Drop for Site {
 #[derive(Debug)]
 pub struct Launch {
     site: Arc<Site>,
+    executable: OsString,
     wrapper: Vec<OsString>,
     options: Vec<OsString>,
     command: Vec<OsString>,
@@ -202,6 +204,7 @@ impl Launch {
     pub fn of<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> Self {
         Self {
             site: Site::new(),
+            executable: binary().into(),
             wrapper: Vec::new(),
             options: Vec::new(),
             command: command.into_iter().map(Into::into).collect(),
@@ -239,19 +242,27 @@ impl Launch {
         self
     }
 
+    /// From this copy of the binary.
+    #[must_use]
+    pub fn executable(mut self, executable: &Path) -> Self {
+        self.executable = executable.into();
+        self
+    }
+
     /// Starts it, and returns at once.
     #[must_use]
     #[track_caller]
     pub fn start(self) -> Launcher {
         let Self {
             site,
+            executable,
             wrapper,
             options,
             command,
             environment,
         } = self;
         let mut line = wrapper;
-        line.push(binary().into());
+        line.push(executable);
         line.extend(["--name".into(), site.name.clone().into()]);
         line.extend(options);
         line.push("--".into());

@@ -40,7 +40,7 @@ pub fn passing(protocol: &str, count: u32) -> Vec<String> {
 }
 
 /// A server on port 8080 that answers with its pid, ten times a second all that wait: its accept
-/// queue is hardly ever empty.
+/// queue is hardly ever empty. It tells `SLOT empty` of a connection without a request.
 #[must_use]
 pub fn late() -> Vec<String> {
     python_code(include_str!("../servers/late.py"))

@@ -1,4 +1,4 @@
-//! Measures what steering costs: builds the launcher for release and lets it measure itself.
+//! The benchmarks: built for release, and measuring themselves.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, path::Path};
 
@@ -6,11 +6,23 @@ use anyhow::{Error, Result};
 
 use crate::process::cargo;
 
+/// What steering costs.
+pub(crate) fn steer(root: &Path, arguments: &[OsString]) -> Result<()> {
+    let launcher = ["--package", "reuseport-launch", "--", "__bench-steer"];
+    replace_self(root, &launcher, arguments)
+}
+
+/// How long requests take while workers are killed and replaced.
+pub(crate) fn tail(root: &Path, arguments: &[OsString]) -> Result<()> {
+    let example = ["--package", "kernel-tests", "--example", "tail", "--"];
+    replace_self(root, &example, arguments)
+}
+
 /// Becomes the benchmark, so that a signal reaches it and nothing in between.
-pub(crate) fn run(root: &Path, arguments: &[OsString]) -> Result<()> {
+fn replace_self(root: &Path, what: &[&str], arguments: &[OsString]) -> Result<()> {
     let error = cargo()
         .args(["run", "--quiet", "--release"])
-        .args(["--package", "reuseport-launch", "--", "__bench-steer"])
+        .args(what)
         .args(arguments)
         .current_dir(root)
         .exec();

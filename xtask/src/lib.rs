@@ -52,6 +52,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Measure the slowest requests while workers are killed and replaced, beside Node's cluster module
+    #[command(disable_help_flag = true)]
+    BenchTail {
+        /// The benchmark's own: see --help
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 /// Fails if the committed eBPF objects are not what their sources say, as far as digests tell: part 1
@@ -96,6 +103,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Setup { check: true } => setup::check(),
         Task::Setup { check: false } => setup::install(),
         Task::Test { filter } => test::run(root, filter.as_deref()),
-        Task::BenchSteer { arguments } => bench::run(root, &arguments),
+        Task::BenchSteer { arguments } => bench::steer(root, &arguments),
+        Task::BenchTail { arguments } => bench::tail(root, &arguments),
     }
 }

@@ -81,12 +81,11 @@ fn decide(ctx: &SkReuseportContext, migrating: bool) -> u32 {
         // them wait in a queue that will be reset. What waits already may still be served.
         return if migrating { fall_through() } else { refuse() };
     }
-    let opens = opens(ctx, migrating);
     let packet = Packet {
         hash: ctx.hash(),
         // Only round-robin takes turns: every CPU writes to the counter.
         turn: if table.policy == Policy::RoundRobin as u32 {
-            turn(opens)
+            turn(opens(ctx, migrating))
         } else {
             ctx.hash()
         },
@@ -100,9 +99,10 @@ fn decide(ctx: &SkReuseportContext, migrating: bool) -> u32 {
             if chosen.after_miss {
                 count(MEMBERS_MAX as u32, |c| c.missed += 1);
             }
-            // Once for each connection, not for each packet that comes here. The group's own counters
+            // Once for each connection, not for each packet that comes here; asked again, because what
+            // is known before the search multiplies the ways through it. The group's own counters
             // stand where the holding socket's would.
-            if opens {
+            if opens(ctx, migrating) {
                 count(u32::from(chosen.member), |c| {
                     if chosen.member == HOLD {
                         c.held += 1;

@@ -14,7 +14,8 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{Array, HashMap, MapData, RingBuf, SkStorage},
     programs::{
-        CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, SockOps, links::FdLink,
+        CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, SockOps,
+        links::{FdLink, PinnedLink},
         sock_ops::SockOpsLink,
     },
 };
@@ -44,6 +45,8 @@ pub(super) struct Programs {
     pub(super) marks: Marks,
     events: RingBuf<MapData>,
     log: Option<EbpfLogger<&'static dyn Log>>,
+    /// Kept open besides being pinned: somebody may remove the pins.
+    _links: Vec<PinnedLink>,
 }
 
 /// Keeps the `listening` program attached to a worker's cgroup.
@@ -159,12 +162,13 @@ fn load(
         None
     };
     let cgroup = fleet.directory();
+    let mut links = Vec::new();
     for name in ["bind4", "bind6"] {
         let program: &mut CgroupSockAddr = program(&mut ebpf, name)?;
         program.load()?;
         let link = program.attach(cgroup, CgroupAttachMode::Single)?;
         if let Some(pins) = pins {
-            pin(program.take_link(link)?.try_into()?, pins, name)?;
+            links.push(pin(program.take_link(link)?.try_into()?, pins, name)?);
         }
     }
     for name in ["post_bind4", "post_bind6"] {
@@ -172,7 +176,7 @@ fn load(
         program.load()?;
         let link = program.attach(cgroup, CgroupAttachMode::Single)?;
         if let Some(pins) = pins {
-            pin(program.take_link(link)?.try_into()?, pins, name)?;
+            links.push(pin(program.take_link(link)?.try_into()?, pins, name)?);
         }
     }
     let listening: &mut SockOps = program(&mut ebpf, "listening")?;
@@ -182,20 +186,21 @@ fn load(
         marks,
         events,
         log,
+        _links: links,
     })
 }
 
 /// Keeps a link alive by a file, in place of the one that has the name: whose program is detached by
 /// that. For a moment both run on each bind; they share the marks, so they agree.
-fn pin(link: FdLink, pins: &Path, name: &str) -> Result<(), Box<dyn Error>> {
+fn pin(link: FdLink, pins: &Path, name: &str) -> Result<PinnedLink, Box<dyn Error>> {
     let new = pins.join(format!("{name}_new"));
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    link.pin(&new)?;
+    let link = link.pin(&new)?;
     fs::rename(new, pins.join(name))?;
-    Ok(())
+    Ok(link)
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProgramError>

@@ -103,6 +103,11 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    /// Whether a worker has ever been healthy, so that giving up is out of the question.
+    pub fn ever_healthy(&self) -> bool {
+        self.ever_healthy
+    }
+
     /// A fleet that waits for [`Event::Start`].
     pub fn new(settings: Settings) -> Self {
         Self {

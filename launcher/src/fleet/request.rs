@@ -65,13 +65,6 @@ pub struct Operation {
     pub of: u32,
 }
 
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verb, done, of } = self;
-        write!(f, "{verb} ({done} of {of})")
-    }
-}
-
 /// Why a request was not met, or not in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unmet {

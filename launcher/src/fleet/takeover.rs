@@ -24,16 +24,18 @@ impl Fleet {
     /// A fleet that waits for [`super::Event::Start`], and then takes these workers over: of
     /// each slot the ready and newest one stays, the others leave, as do those of slots that are
     /// one too many. `generations` are slots and the latest generations that were used there, so
-    /// that none is used again.
+    /// that none is used again. `ever_healthy`: as [`Fleet::ever_healthy`] of the fleet before.
     pub fn resume(
         settings: Settings,
         resumed: Vec<Resumed>,
         generations: impl IntoIterator<Item = (u32, u64)>,
+        ever_healthy: bool,
     ) -> Self {
         let mut fleet = Self::new(settings);
         for (number, generation) in generations {
             fleet.slot(number).inherit(generation, 0, false);
         }
+        fleet.ever_healthy = ever_healthy;
         fleet.course = Course::Idle(resumed);
         fleet
     }
@@ -53,8 +55,18 @@ impl Fleet {
         } in resumed
         {
             let mut worker = Worker::new(id, now, must_be_ready);
-            // It has told so already, to whoever was there.
-            let input = if ready { Input::Ready } else { Input::Spawned };
+            let taken = self
+                .slots
+                .get(&id.slot)
+                .is_some_and(|slot| slot.current().is_some());
+            let goes = leaving || taken || id.slot >= self.wanted;
+            // It has told so already, to whoever was there. One that goes may have become ready when
+            // nobody was there any more to write it down: then it has connections to finish.
+            let input = if ready || goes {
+                Input::Ready
+            } else {
+                Input::Spawned
+            };
             worker.feed(now, input, &self.settings);
             self.ever_healthy |= ready;
             let slot = self.slot(id.slot);

@@ -86,7 +86,7 @@ impl Channel {
         Ok((Self::from_fd(ours, Pending::default()), theirs))
     }
 
-    /// Goes on with what [`into_parts`](Self::into_parts) returned.
+    /// Goes on with the socket of a channel, and what was [pending](Self::pending) there.
     #[must_use]
     pub fn from_fd(socket: OwnedFd, pending: Pending) -> Self {
         Self {
@@ -96,10 +96,10 @@ impl Channel {
         }
     }
 
-    /// Takes the channel apart, for who goes on with it.
+    /// What is half sent and half received, for who goes on with the socket.
     #[must_use]
-    pub fn into_parts(self) -> (OwnedFd, Pending) {
-        (self.socket, self.pending)
+    pub fn pending(&self) -> &Pending {
+        &self.pending
     }
 
     /// Takes the messages that have arrived.

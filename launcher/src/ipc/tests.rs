@@ -170,8 +170,9 @@ fn messages_are_kept_for_a_worker_that_reads_late() {
     };
     assert!(failure.why.starts_with("it does not read its messages"));
     // An upgrade of the launcher changes nothing.
-    let (socket, pending) = channel.into_parts();
-    let pending = serde_json::from_value(serde_json::to_value(pending).expect("JSON"));
+    let socket = channel.as_fd().try_clone_to_owned().expect("a duplicate");
+    let pending = serde_json::to_value(channel.pending()).expect("JSON");
+    let pending = serde_json::from_value(pending);
     let mut channel = Channel::from_fd(socket, pending.expect("the same"));
     channel.send(&json!("last")).expect("kept");
     sent += "\"last\"\n";

@@ -66,11 +66,8 @@ impl Launcher {
                 self.last_words = Some((worker, self.output.tail(worker)));
             }
             let failed = self.capture.failed_binds(worker);
-            if !failed.is_empty() {
-                // Its address may be held for it, in a way that keeps it from having it.
-                self.steering.stop_holding_for_nobody();
-            }
             for (protocol, address) in failed {
+                self.steering.stop_holding_for_nobody(address.port());
                 taken = taken.or_else(|| strangers::at(self, protocol, address));
             }
         }
@@ -79,8 +76,7 @@ impl Launcher {
         }
         self.feed(Event::Exited { worker, status });
         if let Some(failure) = taken.filter(|_| !was_ready) {
-            let event = self.fail(failure);
-            self.feed(event);
+            self.fail_unless_serving(failure);
         }
         if was_ready {
             // What waited for it has moved to others.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::fleet::Notice;
+use crate::{fleet::Notice, worker::WorkerId};
 
-/// Logs one notice.
-pub(super) fn notice(notice: &Notice) {
+/// Logs one notice. `refusal` knows why a worker's last probe failed.
+pub(super) fn notice(notice: &Notice, refusal: impl Fn(WorkerId) -> Option<String>) {
+    let why = |worker| refusal(worker).map_or_else(String::new, |why| format!(" ({why})"));
     match notice {
         Notice::Ready { worker } => info!("worker {worker} is ready"),
         // The startup line says it.
@@ -51,16 +52,19 @@ pub(super) fn notice(notice: &Notice) {
                 format!("; another is started in {}", seconds(delay))
             });
             warn!(
-                "worker {worker} is not ready {} after its start and is stopped \
+                "worker {worker} is not ready {} after its start{} and is stopped \
                  (--ready-timeout){then}",
-                seconds(*after)
+                seconds(*after),
+                why(*worker)
             );
         }
         Notice::Health {
             worker,
             healthy: false,
         } => warn!(
-            "worker {worker} fails its health checks: it gets no new connections if another worker takes them"
+            "worker {worker} fails its health checks{}: it gets no new connections if another worker \
+             takes them",
+            why(*worker)
         ),
         Notice::Health {
             worker,

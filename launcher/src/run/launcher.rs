@@ -1,7 +1,7 @@
 //! Carries out what the fleet asks for, and tells it what happened.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     io,
     os::fd::OwnedFd,
     path::PathBuf,
@@ -19,10 +19,11 @@ use tracing::{debug, info, warn};
 use super::{
     fleet_log,
     looks::Looks,
-    news::{Ipc, News, Notify, Task},
+    news::{Chatter, Ipc, News, Notify, Task},
     probing::Probing,
     remember::{Listened, StateFile},
     requests::Pending,
+    upgrade::Upgrade,
 };
 use crate::{
     capture::Capture,
@@ -69,14 +70,14 @@ pub(super) struct Parts {
     pub(super) file_limit: Rlimit,
     /// Whether this kernel wakes the process to which it moves a connection.
     pub(super) migration_wakes: bool,
-    /// Our own executable, as it was called when it started: another version may lie there later.
+    /// Our own executable, by the name that it was started by: another version may lie there later.
     pub(super) executable: PathBuf,
 }
 
 /// Everything that runs.
 pub(super) struct Launcher {
     pub(super) plan: Plan,
-    runtime_dir: RuntimeDir,
+    pub(super) runtime_dir: RuntimeDir,
     pub(super) fleet: Fleet,
     pub(super) cgroup: FleetCgroup,
     pub(super) cgroup_path: String,
@@ -88,7 +89,7 @@ pub(super) struct Launcher {
     pub(super) probing: Probing,
     pub(super) news: mpsc::Sender<News>,
     pub(super) started_at: String,
-    file_limit: Rlimit,
+    pub(super) file_limit: Rlimit,
     pub(super) migration_wakes: bool,
     pub(super) executable: PathBuf,
     pub(super) running: HashMap<WorkerId, Running>,
@@ -100,8 +101,8 @@ pub(super) struct Launcher {
     pub(super) next_ticket: u64,
     /// Who waits for the end.
     pub(super) stop_calls: Vec<oneshot::Sender<Response>>,
-    /// The executable to go over to, and who asked for it.
-    pub(super) upgrade: Option<(PathBuf, Option<oneshot::Sender<Response>>)>,
+    /// To go over to another version.
+    pub(super) upgrade: Option<Upgrade>,
     /// Why the fleet was told to give up, in full.
     fatal: Option<Failure>,
     /// The last failure's worker and its last lines.
@@ -142,12 +143,23 @@ pub(super) struct Running {
     pub(super) taken: Option<Failure>,
     /// Whether it has a member.
     pub(super) listens: bool,
+    /// When it is ready though it does not listen everywhere where the one that it replaces does.
+    pub(super) ready_at: Option<Instant>,
+    /// Every TCP port that it has ever listened on: connections outlive the listener.
+    pub(super) ports: BTreeSet<u16>,
     /// Whether it has said that it is ready.
     pub(super) said_ready: bool,
+    /// Why the last question whether it is ready, or healthy, was not answered well.
+    pub(super) last_refusal: Option<String>,
+    /// Whether it was told that it will be told to end.
+    shutdown_told: bool,
     /// What it says of itself.
     pub(super) status_text: Option<String>,
     pub(super) notify: Option<Notify>,
     pub(super) ipc: Option<Ipc>,
+    /// Whether it has said more than was read.
+    pub(super) unread: bool,
+    pub(super) chatter: Chatter,
     /// The handle of a main process that is not our child, and what waits for its end.
     pub(super) stranger: Option<(OwnedFd, Task)>,
 }
@@ -161,10 +173,16 @@ impl Running {
             ended: false,
             taken: None,
             listens: false,
+            ready_at: None,
+            ports: BTreeSet::new(),
             said_ready: false,
+            last_refusal: None,
+            shutdown_told: false,
             status_text: None,
             notify: None,
             ipc: None,
+            unread: false,
+            chatter: Chatter::default(),
             stranger: None,
         }
     }
@@ -230,7 +248,14 @@ impl Launcher {
     pub(super) fn feed(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            for effect in self.fleet.step(self.started.elapsed(), event) {
+            let effects = self.fleet.step(self.started.elapsed(), event);
+            if self.fleet.is_stopping()
+                && self.steering.holds()
+                && let Err(failure) = self.steering.stop_holding()
+            {
+                warn!("{}: {}", failure.what, failure.why);
+            }
+            for effect in effects {
                 events.extend(self.apply(effect));
             }
         }
@@ -274,15 +299,10 @@ impl Launcher {
 
     fn steer(&mut self, workers: &[WorkerId]) -> Option<Event> {
         self.steering.set_slots(self.fleet.workers_wanted());
-        let holding = self.steering.held();
-        let mut steered = self.steering.set_ready(workers);
-        if self.fleet.is_stopping() {
-            steered = steered.and_then(|()| self.steering.stop_holding());
-        } else if self.steering.held() != holding {
-            // What waited has moved to them.
-            self.nudge();
-        }
-        steered.err().map(|failure| self.fail(failure))
+        let served = self.is_serving();
+        let failure = self.steering.set_ready(workers).err()?;
+        // What was steered to goes on getting connections until the next try succeeds.
+        self.fail_unless(served, failure)
     }
 
     fn spawn(&mut self, worker: WorkerId) -> Result<(), String> {
@@ -360,10 +380,14 @@ impl Launcher {
         Notify::new(&self.news, worker, socket).map(Some)
     }
 
-    /// Tells a worker that it is about to be told to end, in Node's way.
-    fn announce_shutdown(&mut self, worker: WorkerId) {
+    /// Tells a worker, in Node's way, that it will be told to end: when it takes no connections any
+    /// more, so that it may end by itself when it has finished those that it has.
+    pub(super) fn announce_shutdown(&mut self, worker: WorkerId) {
         let running = self.running.get_mut(&worker);
-        if let Some(ipc) = running.and_then(|running| running.ipc.as_mut())
+        let told = |running: &mut Running| std::mem::replace(&mut running.shutdown_told, true);
+        if let Some(running) = running
+            && !told(running)
+            && let Some(ipc) = running.ipc.as_mut()
             && let Err(failure) = ipc.channel.send(&Value::from("shutdown"))
         {
             debug!(
@@ -383,10 +407,17 @@ impl Launcher {
         self.looks.forget(worker);
         self.probing.forget(worker);
         self.output.close(worker);
-        self.steering
-            .forget(worker)
-            .err()
-            .map(|failure| self.fail(failure))
+        let failure = self.steering.forget(worker).err()?;
+        self.fail_unless(self.is_serving(), failure)
+    }
+
+    /// Something has failed that is tried again later: that is the end only if nobody serves.
+    pub(super) fn fail_unless(&mut self, serving: bool, failure: Failure) -> Option<Event> {
+        if serving || self.fleet.is_stopping() {
+            warn!("{}: {}", failure.what, failure.why);
+            return None;
+        }
+        Some(self.fail(failure))
     }
 
     /// Going on would be wrong: remembers why, for the end.
@@ -398,7 +429,8 @@ impl Launcher {
 
     pub(super) fn has_been_ready(&self, worker: WorkerId) -> bool {
         let mut views = self.fleet.views().into_iter();
-        views.any(|view| view.worker == worker && has_been_ready(view.state))
+        // One that is told to go did nothing wrong.
+        views.any(|view| view.worker == worker && (view.leaving || has_been_ready(view.state)))
     }
 
     /// Whether some worker takes connections.
@@ -421,12 +453,17 @@ impl Launcher {
             self.flush_at,
             self.looks.next(),
             self.probing.next(),
+            self.running
+                .values()
+                .filter_map(|running| running.ready_at)
+                .min(),
+            self.chatter_due(),
         ];
         fleet.into_iter().chain(others.into_iter().flatten()).min()
     }
 
-    /// The executable to go over to, if it was asked for.
-    pub(super) fn take_upgrade(&mut self) -> Option<(PathBuf, Option<oneshot::Sender<Response>>)> {
+    /// The upgrade to be made, if it was asked for.
+    pub(super) fn take_upgrade(&mut self) -> Option<Upgrade> {
         self.upgrade.take()
     }
 
@@ -435,7 +472,7 @@ impl Launcher {
     }
 
     fn tell(&mut self, notice: &Notice) {
-        fleet_log::notice(notice);
+        fleet_log::notice(notice, |worker| self.last_refusal(worker));
         let announce = matches!(notice, Notice::AllReady | Notice::NotListening { .. });
         if announce && matches!(self.announcement, Announcement::Waiting) {
             self.announcement = Announcement::Due(Instant::now() + QUIET);
@@ -449,11 +486,31 @@ impl Launcher {
         }
     }
 
+    /// To be called at each turn of the loop: sees to deadlines that have passed, and to what earlier
+    /// turns have left, however much there is to hear.
+    pub(super) fn go_on(&mut self) {
+        if self.next_deadline().is_some_and(|at| at <= Instant::now()) {
+            self.on_deadline();
+        }
+        if self.behind {
+            self.on_captured();
+        }
+        self.read_on();
+    }
+
+    /// Whether this turn leaves something for the next.
+    pub(super) fn has_more(&self) -> bool {
+        self.behind || self.running.values().any(|running| running.unread)
+    }
+
     /// To be called before the loop waits: notes what follows from all that was fed.
     pub(super) fn settle_down(&mut self) {
         let views = self.fleet.views();
         self.note_drains(&views);
         self.await_health(&views);
+        if self.steering.take_handed_over() {
+            self.nudge();
+        }
         let mut channels = self
             .running
             .values()
@@ -466,11 +523,13 @@ impl Launcher {
     }
 
     /// A deadline has passed: the fleet's, that of the startup line, or one for looking at something.
-    pub(super) fn on_deadline(&mut self) {
+    fn on_deadline(&mut self) {
         self.check_emptied();
         self.feed(Event::Tick);
+        self.stop_waiting_for_sockets();
         self.look();
         self.probe();
+        self.tell_chatter();
         if self.flush_at.take_if(|at| *at <= Instant::now()).is_some() {
             for ipc in self
                 .running

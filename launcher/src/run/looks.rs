@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::time::Instant;
+use tracing::info;
 
 use super::launcher::Launcher;
 use crate::{
@@ -28,6 +29,12 @@ const DRAIN_LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::
 /// longer: it moves when the worker's socket closes.
 const HALF_OPEN: Duration = Duration::from_secs(2);
 
+/// How wrong the age of a handshake may be: the kernel's timers tick, at 100 Hz at the least.
+const TICKS: Duration = Duration::from_millis(20);
+
+/// How long a drain may take before it is worth a word.
+const DRAIN_WORD: Duration = Duration::from_secs(1);
+
 /// How often the limits of recycling are looked at.
 const RECYCLE_LOOK: Duration = Duration::from_millis(500);
 
@@ -47,10 +54,10 @@ pub(super) struct Looks {
 struct Drain {
     since: Instant,
     next: Instant,
-    /// Where it listened when it began: it may close its sockets in the meantime.
-    ports: BTreeSet<u16>,
     /// How many connections it had open when it was last looked at.
     open: Option<u64>,
+    /// Whether it was told what it waits for.
+    told: bool,
 }
 
 impl Looks {
@@ -85,13 +92,17 @@ impl Launcher {
         self.looks
             .drains
             .retain(|worker, _| draining.contains(worker));
+        for view in views {
+            if view.leaving && view.state == State::Draining {
+                self.announce_shutdown(view.worker);
+            }
+        }
         for worker in draining {
-            let steering = &self.steering;
             self.looks.drains.entry(worker).or_insert_with(|| Drain {
                 since: now,
                 next: now,
-                ports: steering.ports(worker),
                 open: None,
+                told: false,
             });
         }
     }
@@ -118,9 +129,21 @@ impl Launcher {
     }
 
     fn look_at_drains(&mut self, now: Instant) {
-        let due = |drain: &Drain| drain.next <= now;
-        let drains = &self.looks.drains;
-        if !drains.values().any(due) {
+        let mut due = Vec::new();
+        let mut ports = BTreeSet::new();
+        for (&worker, drain) in &mut self.looks.drains {
+            if drain.next > now {
+                continue;
+            }
+            let elapsed = now - drain.since;
+            // Whatever comes of this look: without an answer there is another one, but not at once.
+            drain.next = now + (elapsed / 8).clamp(DRAIN_LOOKS.0, DRAIN_LOOKS.1);
+            if let Some(running) = self.running.get(&worker) {
+                ports.extend(&running.ports);
+                due.push((worker, elapsed));
+            }
+        }
+        if due.is_empty() {
             return;
         }
         // In this order: a connection that leaves a queue is among the open ones afterwards.
@@ -130,22 +153,16 @@ impl Launcher {
             .filter(|listener| listener.queue > 0)
             .map(|listener| listener.cookie)
             .collect();
-        let ports = drains
-            .values()
-            .flat_map(|drain| drain.ports.iter().copied())
-            .collect();
         // Without an answer from the kernel nothing is known to be finished.
         let Ok(connections) = connections(&ports) else {
             return;
         };
         let mut drained = Vec::new();
-        for (&worker, drain) in &mut self.looks.drains {
-            if !due(drain) {
-                continue;
-            }
-            let elapsed = now - drain.since;
-            drain.next = now + (elapsed / 8).clamp(DRAIN_LOOKS.0, DRAIN_LOOKS.1);
-            let Some(running) = self.running.get(&worker) else {
+        for (worker, elapsed) in due {
+            let (Some(drain), Some(running)) = (
+                self.looks.drains.get_mut(&worker),
+                self.running.get(&worker),
+            ) else {
                 continue;
             };
             let sockets: HashSet<u32> = running
@@ -154,20 +171,24 @@ impl Launcher {
                 .into_iter()
                 .flat_map(listeners::sockets_of)
                 .collect();
-            let here = |connection: &&Connection| drain.ports.contains(&connection.local.port());
+            let here = |connection: &&Connection| running.ports.contains(&connection.local.port());
             let open = connections
                 .iter()
                 .filter(here)
                 .filter(|connection| sockets.contains(&connection.inode))
                 .count();
             drain.open = Some(open as u64);
+            if open > 0 && elapsed >= DRAIN_WORD && !std::mem::replace(&mut drain.told, true) {
+                info!("worker {worker} still has {open} connections open");
+            }
             // A handshake does not tell which of the sockets it is for: those that began after the
             // table was changed are for others.
             let half_open = elapsed < HALF_OPEN
-                && connections
-                    .iter()
-                    .filter(here)
-                    .any(|connection| connection.half_open_for.is_some_and(|age| age >= elapsed));
+                && connections.iter().filter(here).any(|connection| {
+                    connection
+                        .half_open_for
+                        .is_some_and(|age| age + TICKS >= elapsed)
+                });
             let queued = self
                 .steering
                 .cookies(worker)

@@ -10,6 +10,7 @@
 
 mod children;
 mod fleet_log;
+mod handed;
 mod launcher;
 mod looks;
 mod news;
@@ -25,7 +26,7 @@ mod takeover;
 mod upgrade;
 
 use std::{
-    env, io,
+    io,
     time::{Duration, SystemTime},
 };
 
@@ -34,14 +35,19 @@ use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::warn;
 
-pub use self::upgrade::CHECK_VERB;
 use self::{
+    handed::Inherited,
     launcher::{Launcher, Parts},
     probing::Probing,
     remember::{Listened, StateFile},
     signals::Signals,
+    takeover::Legacy,
+};
+pub use self::{
+    signals::hold_back as hold_back_signals,
+    upgrade::{CHECK_VERB, CHECKED},
 };
 use crate::{
     capture::Capture,
@@ -55,11 +61,10 @@ use crate::{
         cgroup::FleetCgroup,
         hierarchy::Hierarchy,
         identity::Identity,
-        inherit,
         pins::Pins,
         privilege, process,
         readable::Readable,
-        runtime::{Lock, RuntimeDir, State},
+        runtime::{Lock, RuntimeDir},
         wakeup::migration_wakes,
     },
 };
@@ -95,46 +100,25 @@ fn failed(what: &str, error: &io::Error) -> Failure {
 }
 
 async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Result<Exit, Failure> {
+    // The first of all: until they are handled, each of them would end us.
+    let mut signals = Signals::new().map_err(|error| failed("handle signals", &error))?;
     privilege::check(plan.identity.as_ref().is_some_and(Identity::is_other_user))?;
     runtime_dir.prepare()?;
     process::become_subreaper().map_err(|error| failed("become the reaper of orphans", &error))?;
+    let mut legacy = Legacy::read(&runtime_dir, &plan.name);
+    let mut inherited = legacy.as_mut().map(Legacy::inherit).unwrap_or_default();
+    let file_limit = inherited.file_limit().unwrap_or(file_limit);
     let hierarchy = Hierarchy::find()?;
-    let before = State::<remember::Fleet>::read(&runtime_dir, &plan.name)
-        .ok()
-        .flatten();
-    let (lock, cgroup) = lock(&plan, &runtime_dir, &hierarchy, before.as_ref())?;
+    let (lock, cgroup) = lock(&plan, &runtime_dir, &hierarchy, &mut inherited)?;
     let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-
-    let pins = Pins::prepare(plan.name.as_str(), cgroup.id());
-    let workers = match &pins {
-        Ok(pins) => takeover::workers_of(before.as_ref(), &plan, &hierarchy, &cgroup, pins.path()),
-        Err(_) => Vec::new(),
-    };
-    // What can't be gone on with must not be in the way: its pins neither.
-    let mut pins = pins;
-    stale::clear(&plan, before.as_ref(), &hierarchy, &cgroup, &workers);
-    if workers.is_empty() {
-        pins = pins.and_then(|pins| {
-            pins.remove()?;
-            Pins::prepare(plan.name.as_str(), cgroup.id())
-        });
-    }
-    let pins = pins
-        .inspect_err(|error| {
-            warn!(
-                "no bpffs can be used ({error}): should this launcher be killed, the next one \
-                 will stop its workers instead of taking them over"
-            );
-        })
-        .ok();
+    let pins = pins(&plan, &hierarchy, &cgroup, &mut legacy);
+    let legacy = legacy.filter(Legacy::goes_on);
     let directory = pins.as_ref().map(|pins| pins.path().to_owned());
 
     let capture = Capture::start(&cgroup, &plan.ports, plan.ebpf_log, directory.as_deref())?;
-    let slots = match &before {
-        // It may have been scaled since it was started, and replaces itself.
-        Some(before) if !workers.is_empty() && before.pid == std::process::id() => {
-            before.fleet.slots
-        }
+    let slots = match &legacy {
+        // It may have been scaled since it was started.
+        Some(legacy) if legacy.is_own => legacy.state.fleet.slots,
         _ => plan.workers,
     };
     let settings = steer::Settings {
@@ -144,31 +128,21 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
         early: plan.ready != Ready::Listen,
         pins: directory,
     };
-    let handed = before
-        .as_ref()
-        .filter(|before| before.pid == std::process::id())
-        .and_then(|before| before.fleet.handed.as_ref());
     let mut steering = Steering::new(settings, capture.marker())?;
-    match &before {
-        Some(before) if !workers.is_empty() => {
-            let ready = workers
-                .iter()
-                .filter(|was| was.ready && !was.parked && !was.leaving)
-                .map(|was| was.worker);
-            let holding = handed.into_iter().flat_map(|handed| &handed.holding);
-            let holding = holding
-                .filter_map(|(endpoint, fd)| Some((endpoint.clone(), inherit::take(*fd).ok()?)));
-            steering.resume(&before.fleet.steering, ready.collect(), holding.collect())?;
+    let holding = inherited.holding();
+    match &legacy {
+        Some(legacy) => {
+            let remembered = &legacy.state.fleet.steering;
+            steering.resume(remembered, legacy.ready(), holding)?;
         }
-        _ => {
-            for (endpoint, uid) in Listened::read(&runtime_dir, &plan.name).to_hold(&plan) {
-                steering.hold_early(endpoint, *uid)?;
-            }
+        None => {
+            // Where they are, somebody would seem to listen.
+            drop(holding);
+            Listened::read(&runtime_dir, &plan.name).hold(&plan, &mut steering)?;
         }
     }
     let output = Output::start().map_err(|error| failed("start the output process", &error))?;
 
-    let mut signals = Signals::new().map_err(|error| failed("handle signals", &error))?;
     let waiting = |error| failed("wait for eBPF events", &error);
     let captured = Readable::new(capture.events()).map_err(waiting)?;
     let log = capture
@@ -180,7 +154,7 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
     let (news, mut told) = mpsc::channel(64);
     let (probing, mut probed) = Probing::new();
     let socket = runtime_dir.socket(&plan.name);
-    let server = match handed.and_then(|handed| inherit::take(handed.control).ok()) {
+    let server = match inherited.control.take() {
         Some(kept) => Server::resume(&socket, kept, calls),
         None => Server::bind(&socket, calls),
     };
@@ -196,15 +170,10 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
     let settings = fleet_settings(&plan, slots);
-    let fleet = match &before {
-        Some(before) if !workers.is_empty() => Fleet::resume(
-            settings,
-            takeover::resumed(&workers),
-            before.fleet.generations.iter().copied(),
-        ),
-        _ => Fleet::new(settings),
+    let fleet = match &legacy {
+        Some(legacy) => legacy.fleet(settings),
+        None => Fleet::new(settings),
     };
-    let name = plan.name.clone();
     let mut launcher = Launcher::new(Parts {
         fleet,
         cgroup_path: hierarchy
@@ -223,50 +192,39 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
         file_limit,
         // Where that can't be found out it is taken for lacking: a superfluous wake-up does no harm.
         migration_wakes: migration_wakes().unwrap_or(false),
-        executable: env::current_exe().map_err(|error| failed("find this executable", &error))?,
+        executable: upgrade::own_executable()
+            .map_err(|error| failed("find this executable", &error))?,
         runtime_dir,
         plan,
     });
-    match &before {
-        Some(before) if !workers.is_empty() => {
-            let count = workers.len();
-            if before.pid == std::process::id() {
-                info!(
-                    "upgraded to version {}: went on with {count} workers",
-                    env!("CARGO_PKG_VERSION")
-                );
-            } else {
-                warn!(
-                    "took over {count} workers of a launcher that was killed (pid {})",
-                    before.pid
-                );
-            }
-            launcher.take_over(&workers, before);
+    match &legacy {
+        Some(legacy) => launcher.take_over(legacy, inherited),
+        None => {
+            drop(inherited);
+            launcher.feed(Event::Start);
         }
-        _ => launcher.feed(Event::Start),
     }
     // Children may have ended before there was somebody to tell.
     launcher.on_children();
-    let (outcome, server) = loop {
+    let outcome = loop {
+        launcher.go_on();
         launcher.settle_down();
         if let Some(outcome) = launcher.take_outcome() {
-            break (outcome, server);
+            break outcome;
         }
-        if let Some((executable, reply)) = launcher.take_upgrade() {
-            let failure = launcher.exec(&executable, &lock, &server);
-            warn!("{}: {}", failure.what, failure.why);
-            if let Some(reply) = reply {
-                let _ = reply.send(failure.into());
-            }
+        if let Some(upgrade) = launcher.take_upgrade() {
+            launcher
+                .go_over(upgrade, &mut signals, &lock, &server)
+                .await;
+            continue;
         }
         let deadline = launcher.next_deadline();
+        // In no fixed order: who always has something to say keeps nobody else waiting.
         tokio::select! {
-            biased;
             request = signals.next() => launcher.on_signal(request),
             Some(call) = called.recv() => launcher.on_call(call),
             Some(news) = told.recv() => launcher.on_news(news),
             Some(news) = probed.recv() => launcher.on_probed(news),
-            () = std::future::ready(()), if launcher.behind => launcher.on_captured(),
             ready = captured.ready() => {
                 ready.map_err(waiting)?;
                 launcher.on_captured();
@@ -275,16 +233,16 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
                 ready.map_err(waiting)?;
                 launcher.on_logged();
             }
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                launcher.on_deadline();
-            }
+            // Both are for the next turn to see to.
+            () = tokio::task::yield_now(), if launcher.has_more() => {}
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             _ = housekeeping.tick() => launcher.keep_house(),
         }
     };
     let result = launcher.finish(outcome);
     drop(called);
     server.close().await;
-    drop((lock, name));
+    drop(lock);
     result
 }
 
@@ -294,23 +252,44 @@ fn lock(
     plan: &Plan,
     runtime_dir: &RuntimeDir,
     hierarchy: &Hierarchy,
-    before: Option<&State<remember::Fleet>>,
+    inherited: &mut Inherited,
 ) -> Result<(Lock, FleetCgroup), Failure> {
-    let own = before.filter(|before| before.pid == std::process::id());
-    if let Some(handed) = own.and_then(|before| before.fleet.handed.as_ref()) {
-        let kept = inherit::take(handed.lock).and_then(|lock| {
-            let cgroup = inherit::take(handed.cgroup)?;
-            let cgroup = hierarchy.resume_fleet(plan.name.as_str(), cgroup)?;
-            Ok((Lock::from(lock), cgroup))
-        });
-        if let Ok(kept) = kept {
-            return Ok(kept);
-        }
+    if let (Some(lock), Some(cgroup)) = (inherited.lock.take(), inherited.cgroup.take())
+        && let Ok(cgroup) = hierarchy.resume_fleet(plan.name.as_str(), cgroup)
+    {
+        return Ok((Lock::from(lock), cgroup));
     }
     Ok((
         Lock::acquire(runtime_dir, &plan.name)?,
         hierarchy.create_fleet(plan.name.as_str())?,
     ))
+}
+
+/// Where this launcher pins; and clears away what can't be gone on with.
+fn pins(
+    plan: &Plan,
+    hierarchy: &Hierarchy,
+    cgroup: &FleetCgroup,
+    legacy: &mut Option<Legacy>,
+) -> Option<Pins> {
+    let mut pins = Pins::prepare(plan.name.as_str(), cgroup.id());
+    if let (Ok(pins), Some(legacy)) = (&pins, legacy.as_mut()) {
+        legacy.find_workers(plan, hierarchy, cgroup, pins.path());
+    }
+    stale::clear(plan, legacy.as_ref(), hierarchy, cgroup);
+    if !legacy.as_ref().is_some_and(Legacy::goes_on) {
+        pins = pins.and_then(|pins| {
+            pins.remove()?;
+            Pins::prepare(plan.name.as_str(), cgroup.id())
+        });
+    }
+    pins.inspect_err(|error| {
+        warn!(
+            "no bpffs can be used ({error}): should this launcher be killed, the next one will \
+             stop its workers instead of taking them over"
+        );
+    })
+    .ok()
 }
 
 fn fleet_settings(plan: &Plan, workers: u32) -> Settings {

@@ -1,11 +1,11 @@
 //! What workers' own descriptors tell: tasks that wait for them and wake the event loop.
 
-use std::{io, os::fd::AsFd as _};
+use std::{io, os::fd::AsFd as _, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tracing::{debug, info, warn};
 
-use super::launcher::Launcher;
+use super::launcher::{Launcher, Running};
 use crate::{
     config::Ready,
     fleet::Event,
@@ -13,6 +13,15 @@ use crate::{
     sys::{notify::NotifySocket, readable::Readable},
     worker::WorkerId,
 };
+
+/// How many notifications of a worker are taken before others have their turn.
+const NOTIFICATIONS: usize = 64;
+
+/// How many messages of a worker are logged in each [`CHATTER`].
+const LOGGED: u32 = 10;
+
+/// For how long messages are counted together.
+const CHATTER: Duration = Duration::from_secs(1);
 
 /// Something to be looked at.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +94,75 @@ impl Notify {
     }
 }
 
+/// How much of what a worker sends is logged: what may fill a disk is counted instead.
+#[derive(Debug, Default)]
+pub(super) struct Chatter {
+    /// When counting begins again.
+    until: Option<Instant>,
+    logged: u32,
+    left_out: u64,
+}
+
+impl Chatter {
+    /// Counts another message. Returns whether it is to be logged.
+    fn admits(&mut self, now: Instant) -> bool {
+        self.until.get_or_insert(now + CHATTER);
+        let admitted = self.logged < LOGGED;
+        if admitted {
+            self.logged += 1;
+        } else {
+            self.left_out += 1;
+        }
+        admitted
+    }
+
+    /// When to tell how many were left out, if any were.
+    fn due(&self) -> Option<Instant> {
+        self.until.filter(|_| self.left_out > 0)
+    }
+
+    /// Begins to count again, if it is time. Returns how many were left out until then.
+    fn turn(&mut self, now: Instant) -> u64 {
+        if self.until.is_some_and(|until| until <= now) {
+            std::mem::take(self).left_out
+        } else {
+            0
+        }
+    }
+}
+
 impl Launcher {
+    /// Goes on with what workers had to say, where it was more than one turn's.
+    pub(super) fn read_on(&mut self) {
+        let unread = |running: &mut Running| std::mem::take(&mut running.unread);
+        let workers: Vec<WorkerId> = self
+            .running
+            .iter_mut()
+            .filter_map(|(&worker, running)| unread(running).then_some(worker))
+            .collect();
+        for worker in workers {
+            self.on_notified(worker);
+            self.on_message(worker);
+        }
+    }
+
+    /// When to tell of messages that were not logged.
+    pub(super) fn chatter_due(&self) -> Option<Instant> {
+        let running = self.running.values();
+        running.filter_map(|running| running.chatter.due()).min()
+    }
+
+    /// Tells how many messages were not logged, where it is time.
+    pub(super) fn tell_chatter(&mut self) {
+        let now = Instant::now();
+        for (worker, running) in &mut self.running {
+            match running.chatter.turn(now) {
+                0 => {}
+                left_out => info!("{left_out} more messages of worker {worker}"),
+            }
+        }
+    }
+
     /// Looks at what a worker has to say.
     pub(super) fn on_news(&mut self, news: News) {
         match news {
@@ -100,11 +177,16 @@ impl Launcher {
             return;
         };
         let mut ready = false;
-        while let Some(said) = running
-            .notify
-            .as_ref()
-            .and_then(|notify| notify.socket.receive())
-        {
+        let mut taken = 0;
+        while let Some(notify) = &running.notify {
+            if taken == NOTIFICATIONS {
+                running.unread = true;
+                break;
+            }
+            let Some(said) = notify.socket.receive() else {
+                break;
+            };
+            taken += 1;
             ready |= said.ready;
             if let Some(status) = said.status {
                 debug!("worker {worker} says: {status}");
@@ -117,19 +199,19 @@ impl Launcher {
     }
 
     fn on_message(&mut self, worker: WorkerId) {
-        let Some(ipc) = self
-            .running
-            .get_mut(&worker)
-            .and_then(|running| running.ipc.as_mut())
-        else {
+        // The counting of its messages may be over.
+        self.tell_chatter();
+        let Some(running) = self.running.get_mut(&worker) else {
+            return;
+        };
+        let Some(ipc) = &mut running.ipc else {
             return;
         };
         let received = ipc.channel.receive();
         let closed = received.closed;
-        if received.more {
-            // Nothing else will wake us for the rest.
-            let _ = self.news.try_send(News::Message(worker));
-        }
+        // Nothing else will wake us for the rest.
+        running.unread |= received.more;
+        let now = Instant::now();
         for message in received.messages {
             match message {
                 Message::Ready => {
@@ -138,7 +220,12 @@ impl Launcher {
                         self.said_ready(worker);
                     }
                 }
-                Message::Other(value) => info!("worker {worker} sent {value}"),
+                Message::Other(value) => {
+                    let running = self.running.get_mut(&worker);
+                    if running.is_some_and(|running| running.chatter.admits(now)) {
+                        info!("worker {worker} sent {value}");
+                    }
+                }
             }
         }
         if let Some(closed) = closed {
@@ -172,11 +259,33 @@ impl Launcher {
             return;
         };
         running.listens = true;
+        running.ports.extend(self.steering.ports(worker));
         match self.plan.ready {
-            Ready::Listen => self.feed(Event::Ready { worker }),
+            Ready::Listen => self.ready_where_others_listen(worker),
             Ready::Notify | Ready::Node if running.said_ready => self.feed(Event::Ready { worker }),
             Ready::Notify | Ready::Node => {}
             Ready::Tcp | Ready::Http(_) => self.await_readiness(worker),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_messages_a_second_are_logged_and_the_rest_is_counted() {
+        let mut chatter = Chatter::default();
+        let start = Instant::now();
+        let admitted = (0..25).filter(|_| chatter.admits(start)).count();
+        assert_eq!(admitted, 10);
+        let end = start + CHATTER;
+        assert_eq!(chatter.due(), Some(end));
+        assert_eq!(chatter.turn(start), 0);
+        assert_eq!(chatter.turn(end), 15);
+        assert_eq!(chatter.due(), None);
+        assert_eq!(chatter.turn(end + CHATTER), 0);
+        assert!(chatter.admits(end));
+        assert_eq!(chatter.due(), None);
     }
 }

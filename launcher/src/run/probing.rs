@@ -37,8 +37,9 @@ pub(super) struct Probed {
 
 #[derive(Debug)]
 enum What {
-    /// The connection is there, and needs no steering any more.
-    Connected,
+    /// The connection is there, or will not be: it needs no steering any more. Told once, and first:
+    /// another probe may come from the same port later.
+    Steered,
     /// What came of it.
     Done(Purpose, Result<(), String>),
 }
@@ -206,11 +207,10 @@ impl Launcher {
                 })
             };
             let deadline = Instant::now() + timeout;
-            let result = match probe::connect(socket, to, deadline).await {
-                Ok(connected) => {
-                    let _ = tell(What::Connected).await;
-                    connected.check(&check).await
-                }
+            let connected = probe::connect(socket, to, deadline).await;
+            let _ = tell(What::Steered).await;
+            let result = match connected {
+                Ok(connected) => connected.check(&check).await,
                 Err(why) => Err(why),
             };
             // Nobody listens any more when the launcher ends.
@@ -227,15 +227,25 @@ impl Launcher {
             source,
             what,
         } = probed;
-        self.steering.withdraw(&endpoint, source);
-        if let What::Done(purpose, result) = what {
-            self.on_answer(worker, purpose, result);
+        match what {
+            What::Steered => self.steering.withdraw(&endpoint, source),
+            What::Done(purpose, result) => self.on_answer(worker, purpose, result),
         }
+    }
+
+    /// Why a worker's last question was not answered well, if so.
+    pub(super) fn last_refusal(&self, worker: WorkerId) -> Option<String> {
+        self.running.get(&worker)?.last_refusal.clone()
     }
 
     fn on_answer(&mut self, worker: WorkerId, purpose: Purpose, result: Result<(), String>) {
         if let Err(why) = &result {
             debug!("worker {worker}, asked for {purpose:?}: {why}");
+        }
+        if purpose != Purpose::Nudge
+            && let Some(running) = self.running.get_mut(&worker)
+        {
+            running.last_refusal = result.as_ref().err().cloned();
         }
         let Some(probee) = self.probing.workers.get_mut(&worker) else {
             return;

@@ -1,22 +1,21 @@
 //! The state file: what the next launcher of this name needs to go on with this one's workers,
 //! should this one be killed, or replace itself.
 
-use std::{os::fd::RawFd, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, sync::LazyLock, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{failed, launcher::Launcher};
+use super::{failed, handed::Handed, launcher::Launcher};
 use crate::{
     config::Plan,
     failure::Failure,
     fleet::State as Stage,
-    ipc::Pending,
-    steer::Remembered,
+    steer::{Remembered, Steering},
     sys::{
-        listeners::Endpoint,
+        listeners::{Endpoint, Protocol, list},
         runtime::{Name, RuntimeDir, State},
     },
     worker::WorkerId,
@@ -29,6 +28,10 @@ pub(super) struct Fleet {
     pub(super) slots: u32,
     /// Whether the program steers, or the kernel by itself.
     pub(super) program: bool,
+    /// Whether some worker has ever been ready.
+    pub(super) ever_ready: bool,
+    /// What the workers run: see [`command`].
+    pub(super) command: Vec<String>,
     pub(super) workers: Vec<Worker>,
     /// Slots, and the latest generations that they had.
     pub(super) generations: Vec<(u32, u64)>,
@@ -43,6 +46,8 @@ pub(super) struct Worker {
     pub(super) worker: WorkerId,
     pub(super) pid: u32,
     pub(super) ready: bool,
+    /// Whether it has said that it is, which counts once it listens.
+    pub(super) said_ready: bool,
     pub(super) parked: bool,
     /// Whether it is on its way out.
     pub(super) leaving: bool,
@@ -50,16 +55,9 @@ pub(super) struct Worker {
     /// `CLOCK_MONOTONIC`, in milliseconds.
     pub(super) started: u64,
     pub(super) status: Option<String>,
-}
-
-/// Descriptors that survive the exec.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Handed {
-    pub(super) lock: RawFd,
-    pub(super) cgroup: RawFd,
-    pub(super) control: RawFd,
-    pub(super) channels: Vec<(WorkerId, RawFd, Pending)>,
-    pub(super) holding: Vec<(Endpoint, RawFd)>,
+    /// Every TCP port that it has listened on.
+    #[serde(default)]
+    pub(super) ports: BTreeSet<u16>,
 }
 
 /// Where workers have listened, for the next run: see [`Listened::read`].
@@ -141,11 +139,13 @@ impl Launcher {
                             | Stage::Draining
                             | Stage::Drained
                     ),
+                    said_ready: running.said_ready,
                     parked: !view.leaving && matches!(view.state, Stage::Draining | Stage::Drained),
                     leaving: view.leaving,
                     restarts: view.restarts,
                     started: monotonic(running.started),
                     status: running.status_text.clone(),
+                    ports: running.ports.clone(),
                 })
             })
             .collect();
@@ -157,6 +157,8 @@ impl Launcher {
             fleet: Fleet {
                 slots: self.fleet.workers_wanted(),
                 program: self.steering.migrates().is_some(),
+                ever_ready: self.fleet.ever_healthy(),
+                command: command(&self.plan),
                 workers,
                 generations: self.fleet.generations(),
                 steering: self.steering.remember(),
@@ -166,20 +168,39 @@ impl Launcher {
     }
 }
 
-/// A moment on the clock that all processes share.
-pub(super) fn monotonic(moment: Instant) -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let now = now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000;
-    let ago = moment.elapsed().as_millis();
-    now.saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX))
+/// A plan's command, for comparing only: JSON has no words that are not UTF-8.
+pub(super) fn command(plan: &Plan) -> Vec<String> {
+    let words = plan.command.iter();
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect()
 }
 
-/// The moment that [`monotonic`] has made a number of.
+/// One moment on both clocks. Only one, so that a moment is the same number whenever it is asked for.
+static ANCHOR: LazyLock<(Instant, u64)> = LazyLock::new(|| {
+    let now = clock_gettime(ClockId::Monotonic);
+    let now = now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000;
+    (Instant::now(), now)
+});
+
+/// A moment on the clock that all processes share, `CLOCK_MONOTONIC`, in milliseconds.
+fn monotonic(moment: Instant) -> u64 {
+    let (anchor, at) = *ANCHOR;
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let before = milliseconds(anchor.saturating_duration_since(moment));
+    let after = milliseconds(moment.saturating_duration_since(anchor));
+    at.saturating_sub(before).saturating_add(after)
+}
+
+/// The moment that [`monotonic`] has made a number of; the present, if that is yet to come.
 pub(super) fn moment(milliseconds: u64) -> Instant {
+    let (anchor, at) = *ANCHOR;
+    let after = Duration::from_millis(milliseconds.saturating_sub(at));
+    let before = Duration::from_millis(at.saturating_sub(milliseconds));
     let now = Instant::now();
-    let ago = monotonic(now).saturating_sub(milliseconds);
-    now.checked_sub(std::time::Duration::from_millis(ago))
-        .unwrap_or(now)
+    let moment = anchor.checked_add(after);
+    let moment = moment.and_then(|moment| moment.checked_sub(before));
+    moment.map_or(now, |moment| moment.min(now))
 }
 
 impl Listened {
@@ -195,11 +216,18 @@ impl Listened {
         }
     }
 
-    /// Where connections are held for the first workers. Not where sockets had another owner than
-    /// those workers will have: they could not join the holding socket.
-    pub(super) fn to_hold<'a>(&'a self, plan: &Plan) -> impl Iterator<Item = &'a (Endpoint, u32)> {
-        let same = self.user == user(plan);
-        self.endpoints.iter().filter(move |_| same)
+    /// Has connections held there for the first workers. Not where sockets had another owner than
+    /// those workers will have: they could not join the holding socket. And not where somebody else
+    /// listens: with the same owner, and his consent to share, our program would get his sockets.
+    pub(super) fn hold(&self, plan: &Plan, steering: &mut Steering) -> Result<(), Failure> {
+        let others = list(Protocol::Tcp).unwrap_or_default();
+        for (endpoint, uid) in &self.endpoints {
+            let free = others.iter().all(|other| !other.overlaps(endpoint));
+            if self.user == user(plan) && free {
+                steering.hold_early(endpoint, *uid)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the workers of the last run under this name listened. Nothing is lost if nobody knows.
@@ -226,4 +254,22 @@ impl Listened {
 
 fn user(plan: &Plan) -> Option<u32> {
     plan.identity.as_ref().map(|identity| identity.owner().0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_always_the_same_number() {
+        let start = Instant::now();
+        let number = monotonic(start);
+        while start.elapsed() < Duration::from_millis(5) {
+            assert_eq!(monotonic(start), number);
+        }
+        assert_eq!(monotonic(moment(number)), number);
+        let earlier = number.saturating_sub(3_600_000);
+        assert_eq!(monotonic(moment(earlier)), earlier);
+        assert!(moment(u64::MAX) <= Instant::now());
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
         server::Call,
     },
     failure::Failure,
-    fleet::{self, Event, StopMode, Ticket, Unmet},
+    fleet::{self, Cause, Event, StopMode, Ticket, Unmet},
     worker::WorkerId,
 };
 
@@ -115,8 +115,12 @@ impl Launcher {
                 unmet.to_string(),
                 format!("see `reuseport-launch status {name}`; nothing was changed"),
             ),
-            Unmet::Failed { worker, .. } => (
-                format!("{unmet}{}", self.last_words_of(*worker)),
+            Unmet::Failed { worker, cause, .. } => (
+                format!(
+                    "{unmet}{}{}",
+                    self.last_answer_of(*worker, cause),
+                    self.last_words_of(*worker)
+                ),
                 "the workers that it was to replace go on serving; correct the cause and ask again"
                     .to_owned(),
             ),
@@ -131,6 +135,14 @@ impl Launcher {
             ),
         };
         Failure::new(format!("cannot {what} ({name})"), why, hint)
+    }
+
+    /// What a worker that was asked in vain whether it is ready answered, as part of a sentence.
+    fn last_answer_of(&self, worker: WorkerId, cause: &Cause) -> String {
+        match (cause, self.last_refusal(worker)) {
+            (Cause::NotReady(_), Some(why)) => format!("; {why}"),
+            _ => String::new(),
+        }
     }
 
     /// What a worker that failed wrote last, as the end of a sentence.

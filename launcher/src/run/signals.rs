@@ -6,7 +6,7 @@ use std::{
     task::Poll,
 };
 
-use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::signal::{self as nix_signal, SigSet, SigmaskHow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -44,12 +44,13 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
         // Asked now: a terminal that has hung up is not one any more.
-        let hang_up = if io::stdin().is_terminal() {
+        let on_terminal = io::stdin().is_terminal();
+        let hang_up = if on_terminal {
             Request::HangUp
         } else {
             Request::Reload
         };
-        let handled = [
+        let mut handled = vec![
             (SignalKind::child(), Request::Reap),
             (SignalKind::terminate(), Request::Stop),
             (SignalKind::interrupt(), Request::Interrupt),
@@ -57,16 +58,34 @@ impl Signals {
             (SignalKind::hangup(), hang_up),
             (SignalKind::user_defined1(), Request::Unused("USR1")),
             (SignalKind::user_defined2(), Request::Upgrade),
-            (SignalKind::from_raw(libc::SIGTTIN), Request::ScaleBy(1)),
-            (SignalKind::from_raw(libc::SIGTTOU), Request::ScaleBy(-1)),
         ];
+        // A terminal sends these to jobs in the background that read from it or write to it.
+        if !on_terminal {
+            handled.push((SignalKind::from_raw(libc::SIGTTIN), Request::ScaleBy(1)));
+            handled.push((SignalKind::from_raw(libc::SIGTTOU), Request::ScaleBy(-1)));
+        }
         let all = handled
             .into_iter()
             .map(|(kind, request)| Ok((signal(kind)?, request)))
             .collect::<io::Result<_>>()?;
-        // Those that came while a launcher was replacing itself; see `hold_back`.
+        // Those that came since [`hold_back`], here or in the launcher that has replaced itself.
         SigSet::empty().thread_set_mask()?;
         Ok(Self { all })
+    }
+
+    /// Those that have come and were not asked for, each once; waits for none.
+    pub(super) async fn come(&mut self) -> Vec<Request> {
+        // The runtime itself learns of them when it looks at its descriptors, which it does before
+        // it goes on with who has yielded.
+        tokio::task::yield_now().await;
+        poll_fn(|context| {
+            let come = self.all.iter_mut().filter_map(|(signal, request)| {
+                let has_come = signal.poll_recv(context).is_ready();
+                has_come.then_some(*request)
+            });
+            Poll::Ready(come.collect())
+        })
+        .await
     }
 
     pub(super) async fn next(&mut self) -> Request {
@@ -82,17 +101,47 @@ impl Signals {
     }
 }
 
-/// Has all signals wait, through exec, until somebody handles them again. Returns what was let
-/// through before.
-pub(super) fn hold_back() -> Option<SigSet> {
-    SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).ok()
+/// Has the signals that ask for something wait, for this thread and those that it starts from then
+/// on: through exec, until a launcher's event loop handles them.
+pub fn hold_back() {
+    // It fails for no set like this.
+    let _ = requests().thread_block();
 }
 
-/// Undoes [`hold_back`].
-pub(super) fn let_through(before: Option<&SigSet>) {
-    if let Some(before) = before {
-        // It fails for no set that the kernel has given us.
-        let _ = before.thread_set_mask();
+/// The signals that ask for something. The others are left alone, because what is started meanwhile
+/// is told of its faults by them.
+fn requests() -> SigSet {
+    [
+        nix_signal::SIGHUP,
+        nix_signal::SIGINT,
+        nix_signal::SIGQUIT,
+        nix_signal::SIGTERM,
+        nix_signal::SIGTTIN,
+        nix_signal::SIGTTOU,
+        nix_signal::SIGUSR1,
+        nix_signal::SIGUSR2,
+    ]
+    .into_iter()
+    .collect()
+}
+
+/// As [`hold_back`], and lets them through again when it is dropped.
+#[derive(Debug)]
+pub(super) struct HeldBack(Option<SigSet>);
+
+impl HeldBack {
+    pub(super) fn new() -> Self {
+        let before = requests().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        Self(before.ok())
+    }
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // It fails for no set that the kernel has given us.
+            let _ = before.thread_set_mask();
+        }
     }
 }
 

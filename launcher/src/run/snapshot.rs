@@ -68,9 +68,14 @@ impl Launcher {
 
     /// The one line that says what runs.
     pub(super) fn startup_line(&self) -> String {
+        let scaled = self.fleet.workers_wanted() != self.plan.workers;
         startup::line(
             &self.snapshot(),
-            &self.plan.workers_reason,
+            if scaled {
+                "scaled"
+            } else {
+                &self.plan.workers_reason
+            },
             io::stdin().is_terminal(),
         )
     }

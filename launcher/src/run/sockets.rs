@@ -1,6 +1,6 @@
 //! What a sighting of a socket means to the fleet.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -9,8 +9,17 @@ use super::{launcher::Launcher, strangers};
 use crate::{
     capture::Sighting,
     failure::{Exit, Failure},
+    fleet::Event,
     sys::listeners::{self, Protocol},
+    worker::WorkerId,
 };
+
+/// How many batches of events are handled at once: a worker may make them faster than they are.
+const CATCH_UP: usize = 64;
+
+/// How long a worker that replaces another is waited for until it listens in all places where that
+/// one does. It may be another version, which never will.
+const MORE_SOCKETS: Duration = Duration::from_secs(1);
 
 impl Launcher {
     /// The capture programs have reported something: handles part of it, and leaves a note when
@@ -24,11 +33,51 @@ impl Launcher {
         self.see(sightings);
     }
 
+    /// A worker has a member, which makes it ready; unless the worker that it replaces has more of
+    /// them: then it is waited a while for the others, or nobody would serve those in between.
+    pub(super) fn ready_where_others_listen(&mut self, worker: WorkerId) {
+        let views = self.fleet.views();
+        let others = views.iter().filter(|view| {
+            view.worker.slot == worker.slot && view.worker != worker && !view.leaving
+        });
+        let own = self.steering.endpoints(worker);
+        let missing = others
+            .map(|view| self.steering.endpoints(view.worker))
+            .any(|theirs| !theirs.is_subset(&own));
+        if let Some(running) = self.running.get_mut(&worker) {
+            if missing {
+                running
+                    .ready_at
+                    .get_or_insert_with(|| Instant::now() + MORE_SOCKETS);
+                return;
+            }
+            running.ready_at = None;
+        }
+        self.feed(Event::Ready { worker });
+    }
+
+    /// Takes workers for ready of which more sockets were expected, in vain.
+    pub(super) fn stop_waiting_for_sockets(&mut self) {
+        let now = Instant::now();
+        let due: Vec<WorkerId> = self
+            .running
+            .iter_mut()
+            .filter_map(|(&worker, running)| {
+                running.ready_at.take_if(|at| *at <= now).map(|_| worker)
+            })
+            .collect();
+        for worker in due {
+            self.feed(Event::Ready { worker });
+        }
+    }
+
     /// Handles all that the capture programs have reported.
     pub(super) fn catch_up(&mut self) {
-        self.behind = true;
-        while self.behind {
+        for _ in 0..CATCH_UP {
             self.on_captured();
+            if !self.behind {
+                return;
+            }
         }
     }
 
@@ -64,12 +113,14 @@ impl Launcher {
                             continue;
                         }
                     }
+                    let served = self.is_serving();
                     self.on_listening(worker);
                     self.postpone_announcement();
                     if members.is_empty()
-                        && let Some(stranger) = strangers::beside(self, &endpoint).first()
+                        && let Some(stranger) =
+                            strangers::beside(self, &endpoint, strangers::SURE).first()
+                        && let Some(event) = self.fail_unless(served, stranger.refusal(&endpoint))
                     {
-                        let event = self.fail(stranger.refusal(&endpoint));
                         self.feed(event);
                     }
                 }
@@ -120,7 +171,13 @@ impl Launcher {
         self.check_emptied();
         self.forget_closed();
         self.steering.forget_deserted(Instant::now().into_std());
-        if let Err(failure) = self.steering.hand_over() {
+        let waiting: HashSet<u64> = listeners::list(Protocol::Tcp)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|listener| listener.queue > 0)
+            .map(|listener| listener.cookie)
+            .collect();
+        if let Err(failure) = self.steering.hand_over(|cookie| waiting.contains(&cookie)) {
             self.fail_unless_serving(failure);
         }
         self.look_for_strangers();
@@ -156,7 +213,7 @@ impl Launcher {
     fn look_for_strangers(&mut self) {
         let mut seen = HashSet::new();
         for group in self.steering.groups() {
-            for stranger in strangers::beside(self, &group.endpoint) {
+            for stranger in strangers::beside(self, &group.endpoint, strangers::QUICK) {
                 seen.insert(stranger.listener.cookie);
                 if !self.strangers_told.contains(&stranger.listener.cookie) {
                     let gets = match group.counted {
@@ -176,11 +233,8 @@ impl Launcher {
     }
 
     /// Something that concerns one socket has failed: that is the end only if nobody serves.
-    fn fail_unless_serving(&mut self, failure: Failure) {
-        if self.is_serving() {
-            warn!("{}: {}", failure.what, failure.why);
-        } else {
-            let event = self.fail(failure);
+    pub(super) fn fail_unless_serving(&mut self, failure: Failure) {
+        if let Some(event) = self.fail_unless(self.is_serving(), failure) {
             self.feed(event);
         }
     }

@@ -7,22 +7,23 @@ use std::{
 
 use tracing::warn;
 
-use super::remember;
+use super::takeover::Legacy;
 use crate::{
     config::Plan,
-    sys::{cgroup::FleetCgroup, hierarchy::Hierarchy, runtime::State},
+    sys::{cgroup::FleetCgroup, hierarchy::Hierarchy},
 };
 
-/// Stops the workers that a launcher of this name has left when it was killed, but those that are
-/// `kept`, and removes their cgroups. `before` is the state file it left; its fleet may have lived
-/// in another cgroup than `own`, if it was started from elsewhere.
+/// Stops the workers that a launcher of this name has left when it was killed, but those that can be
+/// gone on with, and removes their cgroups. Its fleet may have lived in another cgroup than `own`, if
+/// it was started from elsewhere.
 pub(super) fn clear(
     plan: &Plan,
-    before: Option<&State<remember::Fleet>>,
+    legacy: Option<&Legacy>,
     hierarchy: &Hierarchy,
     own: &FleetCgroup,
-    kept: &[&remember::Worker],
 ) {
+    let before = legacy.map(|legacy| &legacy.state);
+    let kept = legacy.map_or(&[][..], |legacy| &legacy.workers);
     let recorded = before.map(|state| PathBuf::from(&state.cgroup));
     let elsewhere = recorded
         .filter(|path| *path != hierarchy.fleet_path(plan.name.as_str()))
@@ -35,7 +36,7 @@ pub(super) fn clear(
             !kept || fleet.id() != own.id()
         });
         let running = workers.iter().filter(|worker| worker.populated()).count();
-        if running > 0 || (kept.is_empty() && before.is_some()) {
+        if running > 0 || (kept.is_empty() && legacy.is_some_and(|legacy| !legacy.is_own)) {
             warn!(
                 "a launcher named {}{who} was killed; stopping the {running} workers it left",
                 plan.name

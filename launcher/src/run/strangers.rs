@@ -1,6 +1,6 @@
 //! Sockets that are not of this fleet and receive, or would receive, what is meant for it.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::{collections::HashSet, net::SocketAddr, thread, time::Duration};
 
 use super::launcher::Launcher;
 use crate::{
@@ -11,11 +11,21 @@ use crate::{
     },
 };
 
+/// How often a socket without an owner is looked for again: where a fleet may end for it, and where it
+/// is only told of.
+pub(super) const SURE: u32 = 50;
+pub(super) const QUICK: u32 = 1;
+
+/// How long apart.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// A stranger's socket.
 pub(super) struct Stranger {
     pub(super) listener: Listener,
     /// Its pid and command, or why they are not known.
     pub(super) owner: String,
+    /// Whether they are.
+    seen: bool,
 }
 
 impl Stranger {
@@ -43,17 +53,19 @@ pub(super) fn at(launcher: &Launcher, protocol: Protocol, address: SocketAddr) -
 }
 
 /// Who listens where a worker does and is not of the fleet.
-pub(super) fn beside(launcher: &Launcher, endpoint: &Endpoint) -> Vec<Stranger> {
+pub(super) fn beside(launcher: &Launcher, endpoint: &Endpoint, looks: u32) -> Vec<Stranger> {
     let mut found = find(launcher, endpoint);
-    if !found.is_empty() {
-        // Twice: a socket that is just being closed has no owner any more, but is not there the
-        // second time.
+    // A socket that is just being closed has no owner any more, and is gone soon: when the process
+    // that exits has been on a CPU once more.
+    for _ in 0..looks {
+        if found.iter().all(|stranger| stranger.seen) {
+            break;
+        }
+        thread::sleep(PAUSE);
         let again = find(launcher, endpoint);
         found.retain(|stranger| {
             let cookie = stranger.listener.cookie;
-            again
-                .iter()
-                .any(|stranger| stranger.listener.cookie == cookie)
+            again.iter().any(|again| again.listener.cookie == cookie)
         });
     }
     found
@@ -80,6 +92,7 @@ fn find(launcher: &Launcher, endpoint: &Endpoint) -> Vec<Stranger> {
     unknown
         .into_iter()
         .map(|listener| Stranger {
+            seen: owners.contains_key(&listener.inode),
             owner: owners.get(&listener.inode).map_or_else(
                 || "a process that can't be seen from here (another pid namespace?)".to_owned(),
                 |&pid| describe(pid),

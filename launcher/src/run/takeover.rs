@@ -1,93 +1,171 @@
 //! Going on with the workers of a launcher that was killed, or that has replaced itself.
 
-use std::{collections::BTreeSet, os::fd::AsFd as _, path::Path};
+use std::{collections::BTreeSet, env, os::fd::AsFd as _, path::Path, time::Duration};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
+    handed::{Handed, Inherited},
     launcher::{Launcher, Running},
-    news::{Ipc, News, when_ready},
+    news::{Ipc, News, Notify, when_ready},
     remember,
 };
 use crate::{
     capture::Sighting,
     config::Plan,
-    fleet::{Event, ExitStatus, Resumed},
+    fleet::{Event, ExitStatus, Fleet, Resumed, Settings},
     ipc::Channel,
     policy::Policy,
     sys::{
         cgroup::{FleetCgroup, open_pidfd},
         hierarchy::Hierarchy,
-        inherit,
+        notify::NotifySocket,
         process::{exit_status, is_child},
         readable::Readable,
-        runtime::State,
+        runtime::{Name, RuntimeDir, State},
     },
     worker::WorkerId,
 };
 
-/// The workers that can be gone on with: those that run, in the fleet's own cgroup, under a launcher
-/// that steered as this one would, and has left its maps. Empty: there is nothing to take over.
-pub(super) fn workers_of<'a>(
-    before: Option<&'a State<remember::Fleet>>,
-    plan: &Plan,
-    hierarchy: &Hierarchy,
-    cgroup: &FleetCgroup,
-    pins: &Path,
-) -> Vec<&'a remember::Worker> {
-    let Some(before) = before else {
-        return Vec::new();
-    };
-    let same_place = Path::new(&before.cgroup) == hierarchy.fleet_path(plan.name.as_str());
-    let same_way = before.fleet.program == (plan.policy != Some(Policy::Kernel));
-    // Somebody may have removed them.
-    let pinned = before.fleet.steering.groups.iter().all(|group| {
-        let maps = group.pins.as_ref().map(|name| pins.join(name));
-        maps.is_some_and(|maps| maps.join("MEMBERS").exists())
-    }) && pins.join("OURS").exists();
-    if !same_place || !same_way || !pinned {
-        return Vec::new();
-    }
-    let runs = |was: &&remember::Worker| {
-        let cgroup = cgroup.open_worker(was.worker);
-        // A pid that was given to somebody else is not in there.
-        cgroup.is_ok_and(|cgroup| cgroup.processes().contains(&was.pid))
-    };
-    before.fleet.workers.iter().filter(runs).collect()
+/// The environment variable by which a launcher that replaces itself tells who it was: its pid. The
+/// state file alone could be that of a launcher of another boot or container.
+pub(super) const REPLACES: &str = "REUSEPORT_LAUNCH_REPLACES";
+
+/// What an earlier launcher has left.
+#[derive(Debug)]
+pub(super) struct Legacy {
+    pub(super) state: State<remember::Fleet>,
+    /// Whether it was this very process, as another executable.
+    pub(super) is_own: bool,
+    /// Whether its cgroup and its maps are there, and are what this launcher would make.
+    fits: bool,
+    /// The workers that can be gone on with.
+    pub(super) workers: Vec<remember::Worker>,
 }
 
-/// What the fleet has to know of them.
-pub(super) fn resumed(workers: &[&remember::Worker]) -> Vec<Resumed> {
-    let resumed = workers.iter().map(|was| Resumed {
-        worker: was.worker,
-        ready: was.ready,
-        restarts: was.restarts,
-        parked: was.parked,
-        leaving: was.leaving,
-    });
-    resumed.collect()
+/// How long to wait until the parent of a worker that has ended has asked for its exit status, and the
+/// kernel tells it to others.
+const REAPING: Duration = Duration::from_millis(20);
+
+impl Legacy {
+    /// Reads what there is. That it can't be read, or was written by a version with other things to
+    /// say, is as if there were nothing: the workers are found by their cgroups.
+    pub(super) fn read(runtime_dir: &RuntimeDir, name: &Name) -> Option<Self> {
+        let state = State::<remember::Fleet>::read(runtime_dir, name);
+        let state = state
+            .inspect_err(|error| warn!("the state of an earlier launcher can't be read: {error}"))
+            .ok()??;
+        let own = std::process::id();
+        let replaces = env::var(REPLACES).ok().and_then(|pid| pid.parse().ok());
+        Some(Self {
+            is_own: state.pid == own && replaces == Some(own),
+            state,
+            fits: false,
+            workers: Vec::new(),
+        })
+    }
+
+    /// Takes what it has passed on open, if it was this process. To be done before anything is
+    /// started, which would get it too.
+    pub(super) fn inherit(&mut self) -> Inherited {
+        let handed = self.state.fleet.handed.take();
+        handed
+            .filter(|_| self.is_own)
+            .map(Handed::take)
+            .unwrap_or_default()
+    }
+
+    /// Whether it is gone on with. With no worker left there is something to go on with too where
+    /// connections are held.
+    pub(super) fn goes_on(&self) -> bool {
+        self.fits && (self.is_own || !self.workers.is_empty())
+    }
+
+    /// Finds the workers that can be gone on with: those that run, in the fleet's own cgroup, under
+    /// a launcher that steered as this one would, and has left its maps.
+    pub(super) fn find_workers(
+        &mut self,
+        plan: &Plan,
+        hierarchy: &Hierarchy,
+        cgroup: &FleetCgroup,
+        pins: &Path,
+    ) {
+        let before = &self.state.fleet;
+        let place = Path::new(&self.state.cgroup);
+        let same_place = place == hierarchy.fleet_path(plan.name.as_str());
+        let same_way = before.program == (plan.policy != Some(Policy::Kernel));
+        self.fits = same_place && same_way && are_there(pins, before);
+        if self.fits {
+            let runs = |was: &&remember::Worker| {
+                let cgroup = cgroup.open_worker(was.worker);
+                // A pid that was given to somebody else is not in there.
+                cgroup.is_ok_and(|cgroup| cgroup.processes().contains(&was.pid))
+            };
+            self.workers = before.workers.iter().filter(runs).cloned().collect();
+        }
+    }
+
+    /// The workers that take connections.
+    pub(super) fn ready(&self) -> Vec<WorkerId> {
+        self.workers
+            .iter()
+            .filter(|was| was.ready && !was.parked && !was.leaving)
+            .map(|was| was.worker)
+            .collect()
+    }
+
+    /// A fleet that goes on with the workers.
+    pub(super) fn fleet(&self, settings: Settings) -> Fleet {
+        let resumed = self.workers.iter().map(|was| Resumed {
+            worker: was.worker,
+            ready: was.ready,
+            restarts: was.restarts,
+            parked: was.parked,
+            leaving: was.leaving,
+        });
+        let generations = self.state.fleet.generations.iter().copied();
+        let ever_healthy = self.state.fleet.ever_ready;
+        Fleet::resume(settings, resumed.collect(), generations, ever_healthy)
+    }
+}
+
+/// Whether the pins of a fleet are where it has left them: somebody may have removed them.
+pub(super) fn are_there(pins: &Path, fleet: &remember::Fleet) -> bool {
+    pins.join("OURS").exists()
+        && fleet.steering.groups.iter().all(|group| {
+            let maps = group.pins.as_ref().map(|name| pins.join(name));
+            !fleet.program || maps.is_some_and(|maps| maps.join("MEMBERS").exists())
+        })
 }
 
 impl Launcher {
     /// Makes the workers this launcher's own, their sockets members, and starts the fleet. Until all
     /// members of a group are recognised the kernel goes on with its last table.
-    pub(super) fn take_over(
-        &mut self,
-        workers: &[&remember::Worker],
-        before: &State<remember::Fleet>,
-    ) {
-        let mut channels = before
-            .fleet
-            .handed
-            .as_ref()
-            .map(|handed| handed.channels.clone())
-            .unwrap_or_default();
-        for was in workers {
+    pub(super) fn take_over(&mut self, legacy: &Legacy, mut inherited: Inherited) {
+        let workers = match legacy.workers.len() {
+            1 => "1 worker".to_owned(),
+            count => format!("{count} workers"),
+        };
+        if legacy.is_own {
+            let version = env!("CARGO_PKG_VERSION");
+            info!("upgraded to version {version}: went on with {workers}");
+        } else {
+            let pid = legacy.state.pid;
+            warn!("took over {workers} of a launcher that was killed (pid {pid})");
+        }
+        if legacy.state.fleet.command != remember::command(&self.plan) {
+            warn!(
+                "the workers of the earlier command go on; reload to bring the new one into force"
+            );
+        }
+        let mut ended = Vec::new();
+        for was in &legacy.workers {
             let worker = was.worker;
             let cgroup = match self.cgroup.open_worker(worker) {
                 Ok(cgroup) => cgroup,
                 Err(error) => {
                     warn!("worker {worker} is lost: its cgroup can't be opened: {error}");
+                    ended.push(worker);
                     continue;
                 }
             };
@@ -95,29 +173,40 @@ impl Launcher {
             let mut running = Running::new(cgroup, Some(was.pid));
             running.started = remember::moment(was.started);
             running.status_text.clone_from(&was.status);
-            running.notify = self.notify_socket(worker).unwrap_or_else(|error| {
+            running.ports.clone_from(&was.ports);
+            running.said_ready = was.said_ready;
+            let notify = match inherited.notify(worker) {
+                Some(socket) => {
+                    let path = self.runtime_dir.notify(&self.plan.name, worker);
+                    let socket = NotifySocket::resume(socket, &path);
+                    Notify::new(&self.news, worker, socket).map(Some)
+                }
+                None => self.notify_socket(worker),
+            };
+            running.notify = notify.unwrap_or_else(|error| {
                 warn!("worker {worker} can't notify any more: {error}");
                 None
             });
-            if let Some(at) = channels.iter().position(|(of, ..)| *of == worker) {
-                let (_, fd, pending) = channels.swap_remove(at);
-                let channel = inherit::take(fd).map(|socket| Channel::from_fd(socket, pending));
-                running.ipc = channel
-                    .and_then(|channel| Ipc::new(&self.news, worker, channel))
-                    .ok();
+            if let Some((socket, pending)) = inherited.channel(worker) {
+                let channel = Channel::from_fd(socket, pending);
+                running.ipc = Ipc::new(&self.news, worker, channel).ok();
             }
             // The kernel tells of the ends of children only; for others there is the pidfd.
-            if !is_child(was.pid)
-                && let Ok(handle) = open_pidfd(was.pid)
-                && let Ok(ended) = Readable::new(handle.as_fd())
-            {
-                let task = when_ready(&self.news, ended, News::Ended(worker));
-                running.stranger = Some((handle, task));
+            if !is_child(was.pid) {
+                let handle = open_pidfd(was.pid);
+                match handle.and_then(|handle| Ok((Readable::new(handle.as_fd())?, handle))) {
+                    Ok((end, handle)) => {
+                        let task = when_ready(&self.news, end, News::Ended(worker));
+                        running.stranger = Some((handle, task));
+                    }
+                    // It has ended since it was looked for.
+                    Err(_) => ended.push(worker),
+                }
             }
             self.running.insert(worker, running);
         }
         let mut sightings = Vec::new();
-        for was in workers {
+        for was in &legacy.workers {
             if let Some(running) = self.running.get(&was.worker) {
                 sightings.extend(self.capture.recognise(&running.cgroup));
             }
@@ -141,8 +230,17 @@ impl Launcher {
                 Err(failure) => warn!("{}: {}", failure.what, failure.why),
             }
         }
-        self.steering.settle();
+        let known = |worker| legacy.workers.iter().any(|was| was.worker == worker);
+        self.steering.settle(known);
         self.feed(Event::Start);
+        for worker in ended {
+            self.feed(Event::Emptied { worker });
+            let status = ExitStatus::Unknown;
+            self.feed(Event::Exited { worker, status });
+            if let Some(running) = self.running.get_mut(&worker) {
+                running.ended = true;
+            }
+        }
         self.steering.close_copies();
         // Some may have come to that while there was no launcher.
         for worker in listening {
@@ -158,7 +256,7 @@ impl Launcher {
         let ended = running
             .stranger
             .take()
-            .and_then(|(handle, _task)| exit_status(&handle));
+            .and_then(|(handle, _task)| exit_status(&handle, REAPING));
         let status = match ended {
             Some(Ok(code)) => ExitStatus::Code(code),
             Some(Err(signal)) => ExitStatus::Signal(signal),

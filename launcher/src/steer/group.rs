@@ -46,6 +46,8 @@ pub(super) struct Group {
     pub(super) unattached: Vec<OwnedFd>,
     /// Since when it was seen to have no members.
     pub(super) deserted: Option<Instant>,
+    /// Whether that is so long ago that nothing is held for those to come.
+    pub(super) abandoned: bool,
     /// Whether the program is attached before there is somebody to steer to: then members that are
     /// not ready get nothing.
     pub(super) early: bool,
@@ -73,17 +75,19 @@ pub(super) struct Holding {
     pub(super) cookie: u64,
     /// The group's count of held connections when it was opened.
     pub(super) before: u64,
+    /// Whether something was seen to wait in it that nobody had counted.
+    pub(super) waits: bool,
 }
 
 impl Group {
     /// Brings the table in line with the ready workers, and the program to the group; then hands
-    /// over what has been held.
+    /// over what has been held, and says whether there was something.
     pub(super) fn steer(
         &mut self,
         endpoint: &Endpoint,
         ready: &[WorkerId],
         mark: &Mark,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let failed =
             |error: &(dyn Error + 'static)| ebpf_failure(format!("cannot steer {endpoint}"), error);
         let wanted = weigh(&self.members, ready);
@@ -104,15 +108,17 @@ impl Group {
             }
         }
         let due = match &self.holding {
-            None => self.holds,
-            Some(holding) => !wanted.is_empty() && self.held() > holding.before,
+            None => self.holds && !self.abandoned,
+            Some(holding) => !wanted.is_empty() && (holding.waits || self.held() > holding.before),
         };
+        let hands_over = due && self.holding.is_some();
         if due && let Err(error) = self.hold(endpoint, mark) {
             self.holds = false;
             self.install(&wanted).map_err(|error| failed(&error))?;
+            self.holding = None;
             warn!("no connections can be held on {endpoint}: {error}");
         }
-        Ok(())
+        Ok(hands_over)
     }
 
     fn install(&mut self, wanted: &[Weighted]) -> Result<(), MapError> {
@@ -149,6 +155,7 @@ impl Group {
             cookie: cookie(&socket)?,
             socket,
             before,
+            waits: false,
         });
         Ok(())
     }

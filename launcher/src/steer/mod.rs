@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt, fs,
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -73,6 +73,7 @@ pub struct Steering {
     spare: Option<(Program, Option<String>)>,
     /// The number of the next group's pins.
     next_pins: u32,
+    handed_over: bool,
 }
 
 /// A group, for status.
@@ -130,6 +131,7 @@ impl Steering {
             past: HashMap::new(),
             spare: None,
             next_pins: 0,
+            handed_over: false,
         };
         if steering.settings.policy != Some(Policy::Kernel) {
             let loaded = steering.load()?;
@@ -160,6 +162,10 @@ impl Steering {
             number.parse::<u32>().ok()
         });
         self.next_pins = self.next_pins.max(used.max().map_or(0, |last| last + 1));
+        // It was loaded with the maps of the first of these groups.
+        if self.spare.take().is_some() {
+            self.spare = Some(self.load()?);
+        }
         for was in &remembered.groups {
             let Some(policy) = self.index_function(was.endpoint.protocol) else {
                 continue;
@@ -174,6 +180,7 @@ impl Steering {
                     cookie: cookie(&socket).ok()?,
                     socket,
                     before: was.held_before,
+                    waits: false,
                 })
             });
             program.clear_all_but(|index| {
@@ -189,8 +196,9 @@ impl Steering {
         Ok(())
     }
 
-    /// Forgets the members of an earlier launcher that are not there any more.
-    pub fn settle(&mut self) {
+    /// Forgets the members of an earlier launcher that are not there any more, and what was counted
+    /// for workers that are not `known`.
+    pub fn settle(&mut self, known: impl Fn(WorkerId) -> bool) {
         for group in self.groups.values_mut() {
             for member in std::mem::take(&mut group.remembered) {
                 let sent = group.sent_to(member.index, member.before);
@@ -200,6 +208,7 @@ impl Steering {
                 }
             }
         }
+        self.past.retain(|&worker, _| known(worker));
     }
 
     /// What a later launcher would have to know.
@@ -277,10 +286,17 @@ impl Steering {
         Ok(())
     }
 
-    /// Closes the holding sockets of groups that have no members: a worker could not have their
-    /// address, and they may be why.
-    pub fn stop_holding_for_nobody(&mut self) {
-        self.groups.retain(|_, group| !group.members.is_empty());
+    /// Closes the holding socket of a group without members on this port: a worker could not have an
+    /// address there, and it may be why.
+    pub fn stop_holding_for_nobody(&mut self, port: u16) {
+        let pins = self.settings.pins.as_deref();
+        self.groups.retain(|endpoint, group| {
+            let nobodys = endpoint.address.port() == port && group.members.is_empty();
+            if nobodys {
+                unpin(pins, group);
+            }
+            !nobodys
+        });
     }
 
     /// Whether connections are held where no worker takes them.
@@ -357,6 +373,7 @@ impl Steering {
             installed: None,
             unattached: Vec::new(),
             deserted: None,
+            abandoned: false,
             early: self.settings.early || self.settings.hold,
             holds: self.settings.hold,
             holding: None,
@@ -442,7 +459,7 @@ impl Steering {
         group.places = group.places.max(index + 1);
         group.members.insert(index, member);
         if group.remembered.is_empty() {
-            group.steer(endpoint, &self.ready, &*self.mark)?;
+            self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
         }
         Ok(true)
     }
@@ -454,7 +471,7 @@ impl Steering {
     pub fn set_ready(&mut self, workers: &[WorkerId]) -> Result<(), Failure> {
         self.ready = workers.to_vec();
         for (endpoint, group) in &mut self.groups {
-            group.steer(endpoint, &self.ready, &*self.mark)?;
+            self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
         }
         Ok(())
     }
@@ -486,13 +503,18 @@ impl Steering {
     }
 
     /// Hands over what is held though workers are ready: what came when all of a group's members had
-    /// gone and the table did not know yet.
+    /// gone and the table did not know yet; or before the program was asked. `waits` tells whether
+    /// something waits in the holding socket with this cookie. Tables that could not be installed are
+    /// tried again.
     ///
     /// # Errors
     /// As for [`Steering::set_ready`].
-    pub fn hand_over(&mut self) -> Result<(), Failure> {
+    pub fn hand_over(&mut self, waits: impl Fn(u64) -> bool) -> Result<(), Failure> {
         for (endpoint, group) in &mut self.groups {
-            group.steer(endpoint, &self.ready, &*self.mark)?;
+            if let Some(holding) = &mut group.holding {
+                holding.waits |= waits(holding.cookie);
+            }
+            self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
         }
         Ok(())
     }
@@ -508,19 +530,17 @@ impl Steering {
         self.groups.retain(|_, group| {
             if !group.members.is_empty() {
                 group.deserted = None;
+                group.abandoned = false;
                 return true;
             }
             let deserted = now.saturating_duration_since(*group.deserted.get_or_insert(now));
             if deserted >= HELD_FOR {
-                // Nothing is told to the program: without a socket in the group it is not asked. The
-                // wish to hold stays, for when it has members again.
+                // Nothing is told to the program: without a socket in the group it is not asked.
+                group.abandoned = true;
                 group.holding = None;
             }
-            if deserted >= DESERTED_FOR
-                && let (Some(pins), Some(name)) = (pins, &group.pins)
-            {
-                // A leftover is removed with all others at the end.
-                let _ = fs::remove_dir_all(pins.join(name));
+            if deserted >= DESERTED_FOR {
+                unpin(pins, group);
             }
             deserted < DESERTED_FOR
         });
@@ -543,7 +563,7 @@ impl Steering {
                     program.clear_member(index);
                 }
             }
-            group.steer(endpoint, &self.ready, &*self.mark)?;
+            self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
         }
         Ok(())
     }
@@ -554,22 +574,19 @@ impl Steering {
         &self.ready
     }
 
-    /// How many connections went to the holding sockets, in all.
+    /// Whether held connections were handed over since this was asked last.
     #[must_use]
-    pub fn held(&self) -> u64 {
-        self.groups.values().map(Group::held).sum()
+    pub fn take_handed_over(&mut self) -> bool {
+        std::mem::take(&mut self.handed_over)
     }
 
     /// The TCP ports that a worker listens on.
     #[must_use]
     pub fn ports(&self, worker: WorkerId) -> BTreeSet<u16> {
-        self.groups
-            .iter()
-            .filter(|(endpoint, group)| {
-                endpoint.protocol == Protocol::Tcp
-                    && group.members.values().any(|member| member.worker == worker)
-            })
-            .map(|(endpoint, _)| endpoint.address.port())
+        let endpoints = self.endpoints(worker).into_iter();
+        endpoints
+            .filter(|endpoint| endpoint.protocol == Protocol::Tcp)
+            .map(|endpoint| endpoint.address.port())
             .collect()
     }
 
@@ -589,6 +606,16 @@ impl Steering {
                         .map(|_| group.sent_to(index, member.before)),
                 })
             })
+            .collect()
+    }
+
+    /// Where a worker has members.
+    #[must_use]
+    pub fn endpoints(&self, worker: WorkerId) -> BTreeSet<Endpoint> {
+        self.groups
+            .iter()
+            .filter(|(_, group)| group.members.values().any(|member| member.worker == worker))
+            .map(|(endpoint, _)| endpoint.clone())
             .collect()
     }
 
@@ -666,6 +693,14 @@ impl Steering {
             .filter_map(|group| group.program.as_ref());
         let spare = self.spare.iter().map(|(program, _)| program);
         groups.chain(spare).next().map(Program::migrates)
+    }
+}
+
+/// Removes the pins of a group that is forgotten.
+fn unpin(pins: Option<&Path>, group: &Group) {
+    if let (Some(pins), Some(name)) = (pins, &group.pins) {
+        // A leftover is removed with all others at the end.
+        let _ = fs::remove_dir_all(pins.join(name));
     }
 }
 

@@ -68,6 +68,8 @@ impl Steering {
 pub fn reached_at(endpoint: &Endpoint) -> SocketAddr {
     let ip = match endpoint.address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        // A host without IPv6 addresses has such sockets all the same.
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) if !endpoint.v6only => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };

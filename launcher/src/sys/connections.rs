@@ -12,6 +12,9 @@ use netlink_packet_sock_diag::{
 
 use super::sock_diag;
 
+/// For how many ports the kernel is asked one by one.
+const DUMPS: usize = 8;
+
 /// Where a connection to a port of ours is in TCP's life (RFC 9293, 3.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -79,10 +82,17 @@ pub fn connections(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
         | StateFlags::CLOSING
         | StateFlags::LAST_ACK;
     let mut found = Vec::new();
-    // One dump for each port, because the kernel compares a single port itself. To it 0 is any.
-    for &port in ports.iter().filter(|&&port| port != 0) {
+    // The kernel compares a single port itself, to which 0 is any; each dump goes through all its
+    // tables, though.
+    let asked: Vec<u16> = if ports.len() > DUMPS {
+        vec![0]
+    } else {
+        ports.iter().copied().filter(|&port| port != 0).collect()
+    };
+    for port in asked {
         sock_diag::dump(IPPROTO_TCP, states.clone(), port, |response| {
-            found.extend(connection(&response));
+            let here = |connection: &Connection| ports.contains(&connection.local.port());
+            found.extend(connection(&response).filter(here));
         })?;
     }
     Ok(found)
@@ -211,6 +221,23 @@ mod tests {
             assert_eq!(client.read(&mut [0]).expect("the end"), 0);
             await_list(&listener, <[_]>::is_empty);
         }
+    }
+
+    #[test]
+    fn many_ports_are_asked_for_like_few() {
+        let [listener, other] =
+            [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("loopback"));
+        let client = TcpStream::connect(to(&listener)).expect("connected");
+        let _beside = TcpStream::connect(to(&other)).expect("connected");
+        let port = to(&listener).port();
+        // Ports on which nothing listens that this test knows of, and the one.
+        let mut ports: BTreeSet<u16> = (1..).take(DUMPS).collect();
+        ports.insert(port);
+        let found = connections(&ports).expect("sock_diag");
+        let peers = found.iter().filter(|one| one.local.port() == port);
+        let peers: Vec<SocketAddr> = peers.map(|one| one.peer).collect();
+        assert_eq!(peers, [client.local_addr().expect("bound")]);
+        assert!(found.iter().all(|one| ports.contains(&one.local.port())));
     }
 
     #[test]

@@ -2,18 +2,18 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
 use rustix::io::{FdFlags, dup, fcntl_getfd, fcntl_setfd};
 
-/// Makes a duplicate that stays open through exec, and forgets it. Locks and the like belong to what
-/// is open, not to the descriptor, so they are passed on with it.
+/// Makes a duplicate that stays open through exec, should that come before it is dropped. Locks and
+/// the like belong to what is open, not to the descriptor, so they are passed on with it.
 ///
 /// # Errors
 /// Those of dup(2).
-pub fn hand_on(fd: &impl AsFd) -> io::Result<RawFd> {
-    Ok(dup(fd)?.into_raw_fd())
+pub fn hand_on(fd: &impl AsFd) -> io::Result<OwnedFd> {
+    Ok(dup(fd)?)
 }
 
 /// Takes a descriptor that [`hand_on`] has made before exec; it will not stay open through the next.
@@ -40,7 +40,7 @@ pub fn take(fd: RawFd) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd as _;
+    use std::os::fd::{AsRawFd as _, IntoRawFd as _};
 
     use super::*;
 
@@ -48,7 +48,7 @@ mod tests {
     fn what_was_handed_on_is_taken_once() {
         let file = std::fs::File::open("/dev/null").expect("it is there");
         assert!(take(file.as_raw_fd()).is_err(), "it is close-on-exec");
-        let handed = hand_on(&file).expect("a duplicate");
+        let handed = hand_on(&file).expect("a duplicate").into_raw_fd();
         let taken = take(handed).expect("it was handed on");
         assert_eq!(taken.as_raw_fd(), handed);
         assert!(take(handed).is_err(), "it is close-on-exec by then");

@@ -26,12 +26,8 @@ const STATUS: usize = 256;
 #[derive(Debug)]
 pub struct NotifySocket {
     socket: OwnedFd,
-    file: SocketFile,
+    path: PathBuf,
 }
-
-/// Removes the file on drop, if it is still to be removed.
-#[derive(Debug)]
-struct SocketFile(Option<PathBuf>);
 
 /// What one message said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,21 +67,13 @@ impl NotifySocket {
         Ok(bound)
     }
 
-    /// Goes on with a socket that was [left](Self::leave), and removes its file in the end.
+    /// Goes on with a socket that was passed on through exec, and removes its file in the end.
     #[must_use]
     pub fn resume(socket: OwnedFd, path: &Path) -> Self {
         Self {
             socket,
-            file: SocketFile(Some(path.to_owned())),
+            path: path.to_owned(),
         }
-    }
-
-    /// Gives up the socket and leaves its file, for who goes on with it.
-    #[must_use]
-    pub fn leave(self) -> OwnedFd {
-        let Self { socket, mut file } = self;
-        file.0 = None;
-        socket
     }
 
     /// Takes one message, or `None` when there is none (left); never waits.
@@ -115,12 +103,10 @@ impl AsFd for NotifySocket {
     }
 }
 
-impl Drop for SocketFile {
+impl Drop for NotifySocket {
     fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            // A file left behind is replaced when its name is used again.
-            let _ = fs::remove_file(path);
-        }
+        // A file left behind is replaced when its name is used again.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -265,9 +251,7 @@ mod tests {
         assert_eq!(metadata.mode() & 0o777, 0o600);
         assert_eq!((metadata.uid(), metadata.gid()), owner);
 
-        let left = socket.leave();
-        assert!(path.exists());
-        drop(NotifySocket::resume(left, &path));
+        drop(socket);
         assert!(!path.exists());
 
         fs::write(&path, "precious").expect("written");

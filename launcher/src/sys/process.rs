@@ -14,8 +14,10 @@ use std::{
     },
     path::Path,
     process::{Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::{
     io::{Errno, FdFlags, fcntl_setfd},
     process::{Resource, Rlimit, WaitOptions, chdir, getrlimit, setrlimit},
@@ -240,10 +242,15 @@ pub fn reap() -> Vec<Ended> {
 
 /// How a process that is no child of ours has ended: its exit code, or the signal that killed it.
 ///
-/// `None` while its parent has not reaped it (`poll` tells that by `POLLHUP`, after the `POLLIN` of
-/// its end), and where the kernel does not say (before Linux 6.15).
+/// `None` where its parent has not reaped it with `patience` (`poll` tells that by `POLLHUP`, after
+/// the `POLLIN` of its end), and where the kernel does not say (before Linux 6.15).
 #[must_use]
-pub fn exit_status(pidfd: &impl AsFd) -> Option<Result<i32, i32>> {
+pub fn exit_status(pidfd: &impl AsFd, patience: Duration) -> Option<Result<i32, i32>> {
+    // Told whether it is asked for or not (poll(2)).
+    let mut reaped = [PollFd::new(pidfd.as_fd(), PollFlags::empty())];
+    let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    // Also when that takes too long, the kernel is asked.
+    let _ = poll(&mut reaped, patience);
     // SAFETY: plain data, for which zeros are valid.
     let mut info: libc::pidfd_info = unsafe { mem::zeroed() };
     info.mask = libc::PIDFD_INFO_EXIT.into();
@@ -389,10 +396,10 @@ mod tests {
                 .expect("started");
             let pid = Pid::from_raw(child.id().cast_signed()).expect("a pid");
             let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a handle");
-            assert_eq!(exit_status(&pidfd), None);
+            assert_eq!(exit_status(&pidfd, Duration::ZERO), None);
             child.wait().expect("ended");
             // Closed by `wait`, which ends the script's `read`.
-            let told = exit_status(&pidfd);
+            let told = exit_status(&pidfd, Duration::ZERO);
             // A kernel before 6.15 says nothing.
             assert!(
                 told == Some(expected) || told.is_none() && !tells_exits(),

@@ -31,8 +31,13 @@
 //!
 //! Beyond these: 33 and 55 (stall) and 43 (recycling) in `health` and `recycle`, 42 (memory) in
 //! `recycle`, 47 and 48 (environment, `current`) in `version`, 51 (crash loops) in `spawn`.
+//!
+//! Faults that nobody has reported: `faults` (of the launcher and what it leaves), `upgrade` (of its
+//! executable), `edges` (several ports, other users, stops in the middle of something).
 
 mod drain;
+mod edges;
+mod faults;
 mod health;
 mod hold;
 mod ipc;
@@ -41,7 +46,10 @@ mod readiness;
 mod recycle;
 mod reload;
 mod spawn;
+mod starvation;
 mod takeover;
+mod upgrade;
+mod upgrades;
 mod verbs;
 mod version;
 

@@ -19,13 +19,13 @@ use crate::{
     signal,
 };
 
-fn apps(workers: u32, words: &[&str]) -> Launch {
+pub(crate) fn apps(workers: u32, words: &[&str]) -> Launch {
     Launch::of(scripts::app(words)).options(["--workers", &workers.to_string()])
 }
 
 /// Kills a launcher, and nothing else.
 #[track_caller]
-fn kill(launcher: &mut Launcher) {
+pub(crate) fn kill(launcher: &mut Launcher) {
     launcher.process.signal(Signal::SIGKILL);
     launcher.process.wait();
 }

@@ -398,7 +398,8 @@ impl World {
             tree.any_lives = false;
         }
         let generations = referee.take_over(self.now, settings.clone(), &resumed);
-        *fleet = Fleet::resume(settings, resumed, generations);
+        let ever_healthy = fleet.ever_healthy();
+        *fleet = Fleet::resume(settings, resumed, generations, ever_healthy);
     }
 }
 

@@ -60,8 +60,9 @@ impl<F: Serialize> State<F> {
             .truncate(true)
             .mode(0o600)
             .open(&new)?;
-        serde_json::to_writer(&mut file, self)?;
-        file.write_all(b"\n")?;
+        let mut text = serde_json::to_vec(self)?;
+        text.push(b'\n');
+        file.write_all(&text)?;
         fs::rename(new, path)
     }
 }

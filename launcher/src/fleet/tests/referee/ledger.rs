@@ -444,6 +444,10 @@ impl Ledger {
         }
         for Resumed { worker, .. } in resumed {
             if !self.has_place(*worker) {
+                // It may have become ready unnoticed.
+                self.edit(*worker, |account| {
+                    account.ready_since.get_or_insert(now);
+                });
                 let drain_timeout = self.settings.drain_timeout;
                 self.edit(*worker, |account| account.leave(now, drain_timeout));
             }
