@@ -112,6 +112,11 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
     let (lock, cgroup) = lock(&plan, &runtime_dir, &hierarchy, &mut inherited)?;
     let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let pins = pins(&plan, &hierarchy, &cgroup, &mut legacy);
+    let listened = match &legacy {
+        // It was killed, and could not write it down.
+        Some(legacy) => Listened::new(&plan, &legacy.state.fleet.steering),
+        None => Listened::read(&runtime_dir, &plan.name),
+    };
     let legacy = legacy.filter(Legacy::goes_on);
     let directory = pins.as_ref().map(|pins| pins.path().to_owned());
 
@@ -138,7 +143,7 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
         None => {
             // Where they are, somebody would seem to listen.
             drop(holding);
-            Listened::read(&runtime_dir, &plan.name).hold(&plan, &mut steering)?;
+            listened.hold(&plan, &mut steering)?;
         }
     }
     let output = Output::start().map_err(|error| failed("start the output process", &error))?;
@@ -277,6 +282,17 @@ fn pins(
         legacy.find_workers(plan, hierarchy, cgroup, pins.path());
     }
     stale::clear(plan, legacy.as_ref(), hierarchy, cgroup);
+    let left = legacy
+        .as_ref()
+        .and_then(|legacy| legacy.state.fleet.pins.as_deref());
+    let own = pins.as_ref().ok().map(Pins::path);
+    if let Some(left) = left
+        .filter(|left| Some(*left) != own)
+        .and_then(Pins::left_behind)
+        && let Err(error) = left.remove()
+    {
+        warn!("what an earlier launcher had pinned could not be removed: {error}");
+    }
     if !legacy.as_ref().is_some_and(Legacy::goes_on) {
         pins = pins.and_then(|pins| {
             pins.remove()?;

@@ -36,6 +36,9 @@ pub(super) struct Fleet {
     /// Slots, and the latest generations that they had.
     pub(super) generations: Vec<(u32, u64)>,
     pub(super) steering: Remembered,
+    /// Where its maps and links are.
+    #[serde(default)]
+    pub(super) pins: Option<PathBuf>,
     /// What is passed on open, by a launcher that replaces itself.
     pub(super) handed: Option<Handed>,
 }
@@ -162,6 +165,7 @@ impl Launcher {
                 workers,
                 generations: self.fleet.generations(),
                 steering: self.steering.remember(),
+                pins: self.pins.as_ref().map(|pins| pins.path().to_owned()),
                 handed,
             },
         }
@@ -223,7 +227,8 @@ impl Listened {
         let others = list(Protocol::Tcp).unwrap_or_default();
         for (endpoint, uid) in &self.endpoints {
             let free = others.iter().all(|other| !other.overlaps(endpoint));
-            if self.user == user(plan) && free {
+            let joinable = user(plan).is_none_or(|user| user == *uid);
+            if self.user == user(plan) && joinable && free {
                 steering.hold_early(endpoint, *uid)?;
             }
         }

@@ -34,10 +34,6 @@ pub struct NotifySocket {
 pub struct Notification {
     /// `READY=1`
     pub ready: bool,
-    /// `STOPPING=1`
-    pub stopping: bool,
-    /// `RELOADING=1`
-    pub reloading: bool,
     /// `STATUS=`: one line of at most 256 characters without control characters; may be empty,
     /// which takes back what was said before.
     pub status: Option<String>,
@@ -114,15 +110,10 @@ impl Drop for NotifySocket {
 fn parse(message: &[u8]) -> Notification {
     let mut notification = Notification::default();
     for line in message.split(|&byte| byte == b'\n') {
-        match line {
-            b"READY=1" => notification.ready = true,
-            b"STOPPING=1" => notification.stopping = true,
-            b"RELOADING=1" => notification.reloading = true,
-            _ => {
-                if let Some(text) = line.strip_prefix(b"STATUS=") {
-                    notification.status = Some(status(text));
-                }
-            }
+        if line == b"READY=1" {
+            notification.ready = true;
+        } else if let Some(text) = line.strip_prefix(b"STATUS=") {
+            notification.status = Some(status(text));
         }
     }
     notification
@@ -186,12 +177,7 @@ mod tests {
         };
         assert_eq!(socket.receive(), Some(ready));
         assert_eq!(socket.receive(), Some(Notification::default()));
-        let going = Notification {
-            stopping: true,
-            reloading: true,
-            ..Notification::default()
-        };
-        assert_eq!(socket.receive(), Some(going));
+        assert_eq!(socket.receive(), Some(Notification::default()));
         assert_eq!(socket.receive(), None);
     }
 

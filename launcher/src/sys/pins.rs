@@ -14,6 +14,9 @@ use rustix::{
 /// Where every distribution has its bpffs; systemd mounts it, and so do bpftool and iproute2.
 const BPFFS: &str = "/sys/fs/bpf";
 
+/// Where all fleets have theirs.
+const DIRECTORY: &str = "reuseport-launch";
+
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -41,14 +44,20 @@ impl Pins {
         }
         // A bpffs allows no dots in names (`bpf_lookup` in the kernel's `kernel/bpf/inode.c`).
         let name = name.replace('.', "_");
-        let path = root
-            .join("reuseport-launch")
-            .join(format!("{name}-{cgroup}"));
+        let path = root.join(DIRECTORY).join(format!("{name}-{cgroup}"));
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&path)?;
         Ok(Self(path))
+    }
+
+    /// What an earlier launcher has left in another place, because its fleet had another cgroup. `None`
+    /// when this is not the path of such a directory.
+    #[must_use]
+    pub fn left_behind(path: &Path) -> Option<Self> {
+        let parent = Path::new(BPFFS).join(DIRECTORY);
+        (path.parent() == Some(&parent) && path.is_dir()).then(|| Self(path.to_owned()))
     }
 
     /// The directory.
