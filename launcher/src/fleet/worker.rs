@@ -193,14 +193,16 @@ impl Worker {
     }
 
     /// Tells it to leave: if it is ready, after it has finished its connections, for which it has
-    /// the drain timeout (`None`: for ever).
+    /// the drain timeout (`None`: for ever). One that leaves already keeps the time it was given.
     pub(super) fn leave(
         &mut self,
         now: Duration,
         drain_timeout: Option<Duration>,
         settings: &Settings,
     ) -> &'static [Act] {
-        self.drain_by = drain_timeout.map(|timeout| now.saturating_add(timeout));
+        if !self.is_leaving() {
+            self.drain_by = drain_timeout.map(|timeout| now.saturating_add(timeout));
+        }
         self.feed(now, Input::Leave, settings)
     }
 

@@ -143,3 +143,34 @@ fn a_removed_slot_comes_back_fresh() {
     bench.arrives(id(1, 2));
     assert_eq!(bench.fleet.steered(), [id(0, 1), id(1, 2)], "not drained");
 }
+
+#[test]
+fn a_worker_that_leaves_already_keeps_its_time_to_drain_when_its_slot_is_removed() {
+    let second = Duration::from_secs(1);
+    for (drain_timeout, own, signalled_at) in [
+        (Some(second), None, STOP_TIMEOUT / 2),
+        (None, Some(second), second),
+    ] {
+        let mut bench = Bench::ready_with(Settings {
+            drain_timeout,
+            max_surge: 2,
+            ..settings(2)
+        });
+        bench.ask(Request::Reload {
+            drain_timeout: Some(own),
+        });
+        bench.arrives(id(1, 2));
+        // This ends the reload, but not what it has asked of the old worker.
+        bench.spawned(id(0, 2));
+        bench.crashed(id(0, 2));
+        bench.ask(Request::Scale(1));
+        bench.step(Event::Stop(StopMode::Graceful));
+        let draining = (id(1, 1), State::Draining);
+        assert!(bench.states().contains(&draining), "{own:?}");
+
+        while bench.states().contains(&draining) {
+            bench.tick();
+        }
+        assert_eq!(bench.now, signalled_at, "{own:?}");
+    }
+}
