@@ -42,6 +42,7 @@ mod health;
 mod hold;
 mod ipc;
 mod matrix;
+mod passed_on;
 mod readiness;
 mod recycle;
 mod reload;
@@ -49,7 +50,6 @@ mod spawn;
 mod starvation;
 mod takeover;
 mod upgrade;
-mod upgrades;
 mod verbs;
 mod version;
 
