@@ -106,7 +106,9 @@ impl Running {
             rates,
             total,
         } = self;
-        let group = launched.snapshot()?.groups.into_iter().next();
+        // Another may be where a launcher of this name listened before.
+        let mut groups = launched.snapshot()?.groups.into_iter();
+        let group = groups.find(|group| group.members > 0);
         Ok(Side {
             policy,
             rates,
