@@ -17,7 +17,7 @@ use crate::{
     },
     sys::{
         connections::{Connection, connections},
-        listeners::{self, Listener, Protocol},
+        listeners::{self, Protocol},
     },
     worker::WorkerId,
 };
@@ -147,14 +147,12 @@ impl Launcher {
             return;
         }
         // In this order: a connection that leaves a queue is among the open ones afterwards.
-        let waiting: HashSet<u64> = [Protocol::Tcp, Protocol::Udp]
-            .into_iter()
-            .flat_map(|protocol| listeners::list(protocol).unwrap_or_default())
-            .filter(|listener| listener.queue > 0)
-            .map(|listener| listener.cookie)
-            .collect();
         // Without an answer from the kernel nothing is known to be finished.
-        let Ok(connections) = connections(&ports) else {
+        let (Ok(streams), Ok(datagrams), Ok(connections)) = (
+            listeners::waiting(Protocol::Tcp),
+            listeners::waiting(Protocol::Udp),
+            connections(&ports),
+        ) else {
             return;
         };
         let mut drained = Vec::new();
@@ -193,7 +191,7 @@ impl Launcher {
                 .steering
                 .cookies(worker)
                 .iter()
-                .any(|cookie| waiting.contains(cookie));
+                .any(|cookie| streams.contains(cookie) || datagrams.contains(cookie));
             if open == 0 && !half_open && !queued {
                 drained.push(worker);
             }
@@ -205,11 +203,7 @@ impl Launcher {
 
     fn look_for_stalls(&mut self, timeout: Duration) {
         let now = self.started.elapsed();
-        let listeners: HashMap<u64, Listener> = listeners::list(Protocol::Tcp)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|listener| (listener.cookie, listener))
-            .collect();
+        let listeners = listeners::by_cookie(Protocol::Tcp);
         let mut stalled: HashMap<WorkerId, bool> = HashMap::new();
         let members = self.steering.sent();
         let alive: HashSet<u64> = members.iter().map(|member| member.cookie).collect();

@@ -17,11 +17,7 @@ use crate::{
 impl Launcher {
     /// What there is to know right now.
     pub(super) fn snapshot(&self) -> Snapshot {
-        let listeners: HashMap<u64, Listener> = listeners::list(Protocol::Tcp)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|listener| (listener.cookie, listener))
-            .collect();
+        let listeners = listeners::by_cookie(Protocol::Tcp);
         let policy = self.plan.policy.unwrap_or_default();
         let backend = if policy == Policy::Kernel {
             "kernel"

@@ -171,12 +171,7 @@ impl Launcher {
         self.check_emptied();
         self.forget_closed();
         self.steering.forget_deserted(Instant::now().into_std());
-        let waiting: HashSet<u64> = listeners::list(Protocol::Tcp)
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|listener| listener.queue > 0)
-            .map(|listener| listener.cookie)
-            .collect();
+        let waiting = listeners::waiting(Protocol::Tcp).unwrap_or_default();
         if let Err(failure) = self.steering.hand_over(|cookie| waiting.contains(&cookie)) {
             self.fail_unless_serving(failure);
         }

@@ -179,6 +179,27 @@ pub fn list(protocol: Protocol) -> io::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
+/// Those of them, by their cookies; none if the kernel does not answer.
+#[must_use]
+pub fn by_cookie(protocol: Protocol) -> HashMap<u64, Listener> {
+    let listeners = list(protocol).unwrap_or_default().into_iter();
+    listeners
+        .map(|listener| (listener.cookie, listener))
+        .collect()
+}
+
+/// The cookies of those in which something waits.
+///
+/// # Errors
+/// As for [`list`].
+pub fn waiting(protocol: Protocol) -> io::Result<HashSet<u64>> {
+    let listeners = list(protocol)?.into_iter();
+    Ok(listeners
+        .filter(|listener| listener.queue > 0)
+        .map(|listener| listener.cookie)
+        .collect())
+}
+
 impl Listener {
     /// Whether it and a socket bound to `endpoint` could be sent the same packet.
     #[must_use]
