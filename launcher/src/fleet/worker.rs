@@ -54,6 +54,16 @@ pub enum State {
     Backoff,
 }
 
+impl State {
+    /// Whether who is in it has become ready, and has not been told to end.
+    pub fn has_been_ready(self) -> bool {
+        match self {
+            Self::Ready | Self::Unhealthy | Self::Stalled | Self::Draining | Self::Drained => true,
+            Self::Starting | Self::Listening | Self::Stopping | Self::Backoff => false,
+        }
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

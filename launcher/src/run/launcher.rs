@@ -30,7 +30,7 @@ use crate::{
     config::{Plan, Ready},
     control::protocol::Response,
     failure::{Exit, Failure},
-    fleet::{Cause, Effect, Event, Fleet, Notice, Outcome, State, Ticket},
+    fleet::{Cause, Effect, Event, Fleet, Notice, Outcome, Ticket},
     ipc::Channel,
     output::Output,
     steer::Steering,
@@ -430,7 +430,7 @@ impl Launcher {
     pub(super) fn has_been_ready(&self, worker: WorkerId) -> bool {
         let mut views = self.fleet.views().into_iter();
         // One that is told to go did nothing wrong.
-        views.any(|view| view.worker == worker && (view.leaving || has_been_ready(view.state)))
+        views.any(|view| view.worker == worker && (view.leaving || view.state.has_been_ready()))
     }
 
     /// Whether some worker takes connections.
@@ -609,14 +609,6 @@ impl Launcher {
                     .unwrap_or_else(|| Failure::new("stopped", reason, "see the messages above")))
             }
         }
-    }
-}
-
-/// Whether a worker in this state has become ready, and has not been told to go.
-fn has_been_ready(state: State) -> bool {
-    match state {
-        State::Ready | State::Unhealthy | State::Stalled | State::Draining | State::Drained => true,
-        State::Starting | State::Listening | State::Stopping | State::Backoff => false,
     }
 }
 

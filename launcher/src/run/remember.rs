@@ -134,14 +134,7 @@ impl Launcher {
                 Some(Worker {
                     worker: view.worker,
                     pid: running.pid.filter(|_| !running.ended)?,
-                    ready: matches!(
-                        view.state,
-                        Stage::Ready
-                            | Stage::Unhealthy
-                            | Stage::Stalled
-                            | Stage::Draining
-                            | Stage::Drained
-                    ),
+                    ready: view.state.has_been_ready(),
                     said_ready: running.said_ready,
                     parked: !view.leaving && matches!(view.state, Stage::Draining | Stage::Drained),
                     leaving: view.leaving,

@@ -171,6 +171,11 @@ impl Group {
         Ok(())
     }
 
+    /// Whether a worker has a member in it.
+    pub(super) fn has(&self, worker: WorkerId) -> bool {
+        self.members.values().any(|member| member.worker == worker)
+    }
+
     /// How many connections went to the holding socket.
     pub(super) fn held(&self) -> u64 {
         self.program.as_ref().map_or(0, Program::held)

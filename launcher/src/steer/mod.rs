@@ -614,7 +614,7 @@ impl Steering {
     pub fn endpoints(&self, worker: WorkerId) -> BTreeSet<Endpoint> {
         self.groups
             .iter()
-            .filter(|(_, group)| group.members.values().any(|member| member.worker == worker))
+            .filter(|(_, group)| group.has(worker))
             .map(|(endpoint, _)| endpoint.clone())
             .collect()
     }

@@ -22,9 +22,7 @@ impl Steering {
         self.groups
             .iter()
             .filter(|(endpoint, group)| {
-                endpoint.protocol == Protocol::Tcp
-                    && group.program.is_some()
-                    && group.members.values().any(|member| member.worker == worker)
+                endpoint.protocol == Protocol::Tcp && group.program.is_some() && group.has(worker)
             })
             .map(|(endpoint, _)| endpoint)
             .min_by_key(|endpoint| endpoint.address.port())
