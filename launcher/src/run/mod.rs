@@ -133,12 +133,12 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
         early: plan.ready != Ready::Listen,
         pins: directory,
     };
-    let mut steering = Steering::new(settings, capture.marker())?;
+    let remembered = legacy.as_ref().map(|legacy| &legacy.state.fleet.steering);
+    let mut steering = Steering::new(settings, capture.marker(), remembered)?;
     let holding = inherited.holding();
     match &legacy {
         Some(legacy) => {
-            let remembered = &legacy.state.fleet.steering;
-            steering.resume(remembered, legacy.ready(), holding)?;
+            steering.resume(&legacy.state.fleet.steering, legacy.ready(), holding)?;
         }
         None => {
             // Where they are, somebody would seem to listen.

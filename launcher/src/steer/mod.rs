@@ -119,10 +119,15 @@ pub struct Counted {
 
 impl Steering {
     /// Steering as it is wanted. `mark` is called with each socket that the launcher itself opens.
+    /// What an earlier launcher has pinned is left alone, for [`Steering::resume`].
     ///
     /// # Errors
     /// When the program can't be loaded.
-    pub fn new(settings: Settings, mark: Box<Mark>) -> Result<Self, Failure> {
+    pub fn new(
+        settings: Settings,
+        mark: Box<Mark>,
+        earlier: Option<&Remembered>,
+    ) -> Result<Self, Failure> {
         let mut steering = Self {
             settings,
             mark,
@@ -130,7 +135,7 @@ impl Steering {
             ready: Vec::new(),
             past: HashMap::new(),
             spare: None,
-            next_pins: 0,
+            next_pins: earlier.map_or(0, Remembered::next_pins),
             handed_over: false,
         };
         if steering.settings.policy != Some(Policy::Kernel) {
@@ -157,15 +162,6 @@ impl Steering {
     ) -> Result<(), Failure> {
         self.ready = ready;
         self.past.extend(remembered.past.iter().copied());
-        let used = remembered.groups.iter().filter_map(|group| {
-            let number = group.pins.as_deref()?.strip_prefix('g')?;
-            number.parse::<u32>().ok()
-        });
-        self.next_pins = self.next_pins.max(used.max().map_or(0, |last| last + 1));
-        // It was loaded with the maps of the first of these groups.
-        if self.spare.take().is_some() {
-            self.spare = Some(self.load()?);
-        }
         for was in &remembered.groups {
             let Some(policy) = self.index_function(was.endpoint.protocol) else {
                 continue;

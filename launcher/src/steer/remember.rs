@@ -13,6 +13,17 @@ pub struct Remembered {
     pub past: Vec<(WorkerId, u64)>,
 }
 
+impl Remembered {
+    /// The first number that no group has for its pins, `gNUMBER`.
+    pub(super) fn next_pins(&self) -> u32 {
+        let used = self.groups.iter().filter_map(|group| {
+            let number = group.pins.as_deref()?.strip_prefix('g')?;
+            number.parse::<u32>().ok()
+        });
+        used.max().map_or(0, |last| last + 1)
+    }
+}
+
 /// A group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RememberedGroup {
