@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use tracing::{error, warn};
 
-use super::{
-    launcher::{Launcher, Running},
-    strangers,
-};
+use super::{launcher::Launcher, strangers, worker::Running};
 use crate::{
     fleet::{Event, ExitStatus},
     sys::process,

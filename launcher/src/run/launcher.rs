@@ -1,15 +1,12 @@
 //! Carries out what the fleet asks for, and tells it what happened.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
-    io,
-    os::fd::OwnedFd,
+    collections::{HashMap, HashSet, VecDeque},
     path::PathBuf,
     time::Duration,
 };
 
 use rustix::process::Rlimit;
-use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -19,28 +16,22 @@ use tracing::{debug, info, warn};
 use super::{
     fleet_log,
     looks::Looks,
-    news::{Chatter, Ipc, News, Notify, Task},
+    news::News,
     probing::Probing,
     remember::{Listened, StateFile},
     requests::Pending,
     upgrade::Upgrade,
+    worker::Running,
 };
 use crate::{
     capture::Capture,
-    config::{Plan, Ready},
+    config::Plan,
     control::protocol::Response,
     failure::{Exit, Failure},
     fleet::{Cause, Effect, Event, Fleet, Notice, Outcome, Ticket},
-    ipc::Channel,
     output::Output,
     steer::Steering,
-    sys::{
-        cgroup::{FleetCgroup, WorkerCgroup},
-        notify::NotifySocket,
-        pins::Pins,
-        process::{self, Launch},
-        runtime::RuntimeDir,
-    },
+    sys::{cgroup::FleetCgroup, pins::Pins, runtime::RuntimeDir},
     worker::WorkerId,
 };
 
@@ -129,63 +120,6 @@ enum Announcement {
     Due(Instant),
     /// Made.
     Made,
-}
-
-/// A worker's handles, and what is known of it.
-pub(super) struct Running {
-    pub(super) cgroup: WorkerCgroup,
-    /// Its main process; `None` when that could not be started.
-    pub(super) pid: Option<u32>,
-    pub(super) started: Instant,
-    /// Whether its main process has ended.
-    pub(super) ended: bool,
-    /// The address it could not have, if it met one.
-    pub(super) taken: Option<Failure>,
-    /// Whether it has a member.
-    pub(super) listens: bool,
-    /// When it is ready though it does not listen everywhere where the one that it replaces does.
-    pub(super) ready_at: Option<Instant>,
-    /// Every TCP port that it has ever listened on: connections outlive the listener.
-    pub(super) ports: BTreeSet<u16>,
-    /// Whether it has said that it is ready.
-    pub(super) said_ready: bool,
-    /// Why the last question whether it is ready, or healthy, was not answered well.
-    pub(super) last_refusal: Option<String>,
-    /// Whether it was told that it will be told to end.
-    shutdown_told: bool,
-    /// What it says of itself.
-    pub(super) status_text: Option<String>,
-    pub(super) notify: Option<Notify>,
-    pub(super) ipc: Option<Ipc>,
-    /// Whether it has said more than was read.
-    pub(super) unread: bool,
-    pub(super) chatter: Chatter,
-    /// The handle of a main process that is not our child, and what waits for its end.
-    pub(super) stranger: Option<(OwnedFd, Task)>,
-}
-
-impl Running {
-    pub(super) fn new(cgroup: WorkerCgroup, pid: Option<u32>) -> Self {
-        Self {
-            cgroup,
-            pid,
-            started: Instant::now(),
-            ended: false,
-            taken: None,
-            listens: false,
-            ready_at: None,
-            ports: BTreeSet::new(),
-            said_ready: false,
-            last_refusal: None,
-            shutdown_told: false,
-            status_text: None,
-            notify: None,
-            ipc: None,
-            unread: false,
-            chatter: Chatter::default(),
-            stranger: None,
-        }
-    }
 }
 
 impl Launcher {
@@ -303,112 +237,6 @@ impl Launcher {
         let failure = self.steering.set_ready(workers).err()?;
         // What was steered to goes on getting connections until the next try succeeds.
         self.fail_unless(served, failure)
-    }
-
-    fn spawn(&mut self, worker: WorkerId) -> Result<(), String> {
-        let cgroup = self
-            .cgroup
-            .create_worker(worker)
-            .map_err(|error| format!("creating its cgroup failed: {error}"))?;
-        self.capture.watch(worker, &cgroup);
-        let mut running = Running::new(cgroup, None);
-        let started = self.launch(worker, &mut running);
-        if let Ok(pid) = started {
-            debug!("worker {worker} is pid {pid}");
-            running.pid = Some(pid);
-        }
-        self.running.insert(worker, running);
-        started.map(|_| ())
-    }
-
-    fn launch(&mut self, worker: WorkerId, running: &mut Running) -> Result<u32, String> {
-        let shorten = |failure: Failure| format!("{}: {}", failure.what, failure.why);
-        let workers = self.fleet.workers_wanted();
-        let mut environment = self
-            .plan
-            .environment(worker, workers, std::env::vars_os())
-            .map_err(shorten)?;
-        running.notify = self
-            .notify_socket(worker)
-            .map_err(|error| format!("making its notification socket failed: {error}"))?;
-        if running.notify.is_some() {
-            let path = self.runtime_dir.notify(&self.plan.name, worker);
-            environment.push(("NOTIFY_SOCKET".into(), path.into()));
-        }
-        let ipc = if self.plan.ipc_node {
-            let channel = Channel::pair()
-                .and_then(|(ours, theirs)| Ok((Ipc::new(&self.news, worker, ours)?, theirs)));
-            let (ours, theirs) =
-                channel.map_err(|error| format!("making its IPC channel failed: {error}"))?;
-            running.ipc = Some(ours);
-            Some(theirs)
-        } else {
-            None
-        };
-        let arguments = self.plan.arguments(worker);
-        let directory = &self.plan.directory;
-        let program = self.plan.program(worker, &environment).map_err(shorten)?;
-        let (stdout, stderr) = self
-            .output
-            .open(worker)
-            .map_err(|error| format!("opening its output failed: {error}"))?;
-        let cpus = self.plan.pinning.cpus_for(worker.slot, &self.plan.cpus);
-        process::spawn(Launch {
-            program: &program,
-            arguments: &arguments,
-            environment: &environment,
-            directory,
-            cgroup: &running.cgroup,
-            cpus: cpus.as_deref(),
-            identity: self.plan.identity.as_ref(),
-            file_limit: self.file_limit,
-            stdout,
-            stderr,
-            ipc,
-        })
-        .map_err(|error| error.to_string())
-    }
-
-    /// A worker's notification socket, where that is how it says that it is ready.
-    pub(super) fn notify_socket(&self, worker: WorkerId) -> io::Result<Option<Notify>> {
-        if self.plan.ready != Ready::Notify {
-            return Ok(None);
-        }
-        let path = self.runtime_dir.notify(&self.plan.name, worker);
-        let owner = self.plan.identity.as_ref().map(|identity| identity.owner());
-        let socket = NotifySocket::bind(&path, owner)?;
-        Notify::new(&self.news, worker, socket).map(Some)
-    }
-
-    /// Tells a worker, in Node's way, that it will be told to end: when it takes no connections any
-    /// more, so that it may end by itself when it has finished those that it has.
-    pub(super) fn announce_shutdown(&mut self, worker: WorkerId) {
-        let running = self.running.get_mut(&worker);
-        let told = |running: &mut Running| std::mem::replace(&mut running.shutdown_told, true);
-        if let Some(running) = running
-            && !told(running)
-            && let Some(ipc) = running.ipc.as_mut()
-            && let Err(failure) = ipc.channel.send(&Value::from("shutdown"))
-        {
-            debug!(
-                "worker {worker} is not told of its shutdown: {}",
-                failure.why
-            );
-        }
-    }
-
-    fn release(&mut self, worker: WorkerId) -> Option<Event> {
-        if let Some(running) = self.running.remove(&worker)
-            && let Err(error) = running.cgroup.remove()
-        {
-            warn!("the cgroup of worker {worker} could not be removed: {error}");
-        }
-        self.capture.forget(worker);
-        self.looks.forget(worker);
-        self.probing.forget(worker);
-        self.output.close(worker);
-        let failure = self.steering.forget(worker).err()?;
-        self.fail_unless(self.is_serving(), failure)
     }
 
     /// Something has failed that is tried again later: that is the end only if nobody serves.

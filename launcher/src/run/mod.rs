@@ -24,6 +24,7 @@ mod stale;
 mod strangers;
 mod takeover;
 mod upgrade;
+mod worker;
 
 use std::{
     io,

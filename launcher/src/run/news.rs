@@ -5,7 +5,7 @@ use std::{io, os::fd::AsFd as _, time::Duration};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tracing::{debug, info, warn};
 
-use super::launcher::{Launcher, Running};
+use super::{launcher::Launcher, worker::Running};
 use crate::{
     config::Ready,
     fleet::Event,

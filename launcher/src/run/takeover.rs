@@ -6,9 +6,10 @@ use tracing::{info, warn};
 
 use super::{
     handed::{Handed, Inherited},
-    launcher::{Launcher, Running},
+    launcher::Launcher,
     news::{Ipc, News, Notify, when_ready},
     remember,
+    worker::Running,
 };
 use crate::{
     capture::Sighting,

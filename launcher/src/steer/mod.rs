@@ -9,21 +9,23 @@ pub(crate) mod measure;
 mod probes;
 pub(crate) mod program;
 mod remember;
+mod view;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     fmt, fs,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use launcher_common::{HOLD, MEMBERS_MAX};
+use launcher_common::MEMBERS_MAX;
 
 pub use self::probes::reached_at;
 pub use self::remember::{Remembered, RememberedGroup, RememberedMember};
+pub use self::view::{Counted, GroupView, Sent};
 use self::{
-    group::{Group, Holding, Member, still_listens},
+    group::{Group, Member, still_listens},
     program::Program,
 };
 use crate::{
@@ -31,7 +33,7 @@ use crate::{
     policy::Policy,
     sys::{
         listen::Mark,
-        listeners::{Endpoint, Protocol, cookie},
+        listeners::{Endpoint, Protocol},
         privilege::ebpf_failure,
     },
     worker::WorkerId,
@@ -76,47 +78,6 @@ pub struct Steering {
     handed_over: bool,
 }
 
-/// A group, for status.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupView {
-    /// What its members are bound to.
-    pub endpoint: Endpoint,
-    /// How many there are.
-    pub members: u32,
-    /// What the kernel counted; `None` when no program is attached.
-    pub counted: Option<Counted>,
-    /// The cookie of its holding socket.
-    pub holding: Option<u64>,
-}
-
-/// What a member was sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Sent {
-    /// Whose it is.
-    pub worker: WorkerId,
-    /// Its cookie.
-    pub cookie: u64,
-    /// How many connections; `None` when nothing counts them.
-    pub sent: Option<u64>,
-}
-
-/// What the kernel counted for a group since it was created.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// New connections (datagrams) that the program sent to a member.
-    pub selected: u64,
-    /// Connections that it moved from a listener that had gone.
-    pub migrated: u64,
-    /// Selections for which the member whose turn it was had gone.
-    pub missed: u64,
-    /// Decisions left to the kernel's hash because no member could be selected.
-    pub fell_through: u64,
-    /// Connections refused because no worker takes any.
-    pub refused: u64,
-    /// Connections that went to the holding socket.
-    pub held: u64,
-}
-
 impl Steering {
     /// Steering as it is wanted. `mark` is called with each socket that the launcher itself opens.
     /// What an earlier launcher has pinned is left alone, for [`Steering::resume`].
@@ -145,100 +106,6 @@ impl Steering {
             steering.spare = Some(loaded);
         }
         Ok(steering)
-    }
-
-    /// Goes on with what an earlier launcher had: its groups with their maps, and its `ready` workers.
-    /// The members are recognised when they are adopted; the last of a group brings its table in
-    /// force. [`Steering::settle`] forgets those that were not recognised. The holding sockets are there
-    /// if the launcher has replaced itself.
-    ///
-    /// # Errors
-    /// When the program can't be loaded.
-    pub fn resume(
-        &mut self,
-        remembered: &Remembered,
-        ready: Vec<WorkerId>,
-        mut holding: Vec<(Endpoint, OwnedFd)>,
-    ) -> Result<(), Failure> {
-        self.ready = ready;
-        self.past.extend(remembered.past.iter().copied());
-        for was in &remembered.groups {
-            let Some(policy) = self.index_function(was.endpoint.protocol) else {
-                continue;
-            };
-            let mut program = self.load_from(was.pins.as_deref())?;
-            let held = holding
-                .iter()
-                .position(|(endpoint, _)| *endpoint == was.endpoint)
-                .map(|at| holding.swap_remove(at).1);
-            let held = held.and_then(|socket| {
-                Some(Holding {
-                    cookie: cookie(&socket).ok()?,
-                    socket,
-                    before: was.held_before,
-                    waits: false,
-                })
-            });
-            program.clear_all_but(|index| {
-                (index == HOLD && held.is_some())
-                    || was.members.iter().any(|member| member.index == index)
-            });
-            let mut group = self.group(Some(policy), was.uid, Some((program, was.pins.clone())));
-            group.places = was.places;
-            group.holding = held;
-            group.remembered.clone_from(&was.members);
-            self.groups.insert(was.endpoint.clone(), group);
-        }
-        Ok(())
-    }
-
-    /// Forgets the members of an earlier launcher that are not there any more, and what was counted
-    /// for workers that are not `known`.
-    pub fn settle(&mut self, known: impl Fn(WorkerId) -> bool) {
-        for group in self.groups.values_mut() {
-            for member in std::mem::take(&mut group.remembered) {
-                let sent = group.sent_to(member.index, member.before);
-                *self.past.entry(member.worker).or_default() += sent;
-                if let Some(program) = &mut group.program {
-                    program.clear_member(member.index);
-                }
-            }
-        }
-        self.past.retain(|&worker, _| known(worker));
-    }
-
-    /// What a later launcher would have to know.
-    #[must_use]
-    pub fn remember(&self) -> Remembered {
-        let groups = self.groups.iter().map(|(endpoint, group)| {
-            let members = group
-                .members
-                .iter()
-                .map(|(&index, member)| RememberedMember {
-                    index,
-                    worker: member.worker,
-                    cookie: member.cookie,
-                    before: member.before,
-                });
-            RememberedGroup {
-                endpoint: endpoint.clone(),
-                pins: group.pins.clone(),
-                uid: group.uid,
-                places: group.places,
-                held_before: group.holding.as_ref().map_or(0, |holding| holding.before),
-                members: members.chain(group.remembered.iter().copied()).collect(),
-            }
-        });
-        let mut past: Vec<_> = self
-            .past
-            .iter()
-            .map(|(&worker, &sent)| (worker, sent))
-            .collect();
-        past.sort_unstable();
-        Remembered {
-            groups: groups.collect(),
-            past,
-        }
     }
 
     /// The holding sockets, for a launcher that replaces this one.
@@ -564,131 +431,10 @@ impl Steering {
         Ok(())
     }
 
-    /// The workers that are steered to.
-    #[must_use]
-    pub fn ready(&self) -> &[WorkerId] {
-        &self.ready
-    }
-
     /// Whether held connections were handed over since this was asked last.
     #[must_use]
     pub fn take_handed_over(&mut self) -> bool {
         std::mem::take(&mut self.handed_over)
-    }
-
-    /// The TCP ports that a worker listens on.
-    #[must_use]
-    pub fn ports(&self, worker: WorkerId) -> BTreeSet<u16> {
-        let endpoints = self.endpoints(worker).into_iter();
-        endpoints
-            .filter(|endpoint| endpoint.protocol == Protocol::Tcp)
-            .map(|endpoint| endpoint.address.port())
-            .collect()
-    }
-
-    /// What each TCP member was sent.
-    #[must_use]
-    pub fn sent(&self) -> Vec<Sent> {
-        self.groups
-            .iter()
-            .filter(|(endpoint, _)| endpoint.protocol == Protocol::Tcp)
-            .flat_map(|(_, group)| {
-                group.members.iter().map(|(&index, member)| Sent {
-                    worker: member.worker,
-                    cookie: member.cookie,
-                    sent: group
-                        .program
-                        .as_ref()
-                        .map(|_| group.sent_to(index, member.before)),
-                })
-            })
-            .collect()
-    }
-
-    /// Where a worker has members.
-    #[must_use]
-    pub fn endpoints(&self, worker: WorkerId) -> BTreeSet<Endpoint> {
-        self.groups
-            .iter()
-            .filter(|(_, group)| group.has(worker))
-            .map(|(endpoint, _)| endpoint.clone())
-            .collect()
-    }
-
-    /// Whose members a group has.
-    #[must_use]
-    pub fn members(&self, endpoint: &Endpoint) -> Vec<WorkerId> {
-        let group = self.groups.get(endpoint).into_iter();
-        let members = group.flat_map(|group| group.members.values());
-        members.map(|member| member.worker).collect()
-    }
-
-    /// Whether a socket with this cookie is a member.
-    #[must_use]
-    pub fn is_member(&self, cookie: u64) -> bool {
-        self.groups
-            .values()
-            .any(|group| group.members.values().any(|member| member.cookie == cookie))
-    }
-
-    /// The cookies of a worker's members.
-    #[must_use]
-    pub fn cookies(&self, worker: WorkerId) -> Vec<u64> {
-        self.groups
-            .values()
-            .flat_map(|group| group.members.values())
-            .filter(|member| member.worker == worker)
-            .map(|member| member.cookie)
-            .collect()
-    }
-
-    /// How many connections (datagrams) a worker was sent; `None` when nothing counts them.
-    #[must_use]
-    pub fn connections(&self, worker: WorkerId) -> Option<u64> {
-        if self.settings.policy == Some(Policy::Kernel) {
-            return None;
-        }
-        let present: u64 = self
-            .groups
-            .values()
-            .flat_map(|group| {
-                group
-                    .members
-                    .iter()
-                    .map(move |(&index, member)| (group, index, member))
-            })
-            .filter(|(_, _, member)| member.worker == worker)
-            .map(|(group, index, member)| group.sent_to(index, member.before))
-            .sum();
-        Some(present + self.past.get(&worker).copied().unwrap_or(0))
-    }
-
-    /// Every group that has or had members.
-    #[must_use]
-    pub fn groups(&self) -> Vec<GroupView> {
-        self.groups
-            .iter()
-            .map(|(endpoint, group)| GroupView {
-                endpoint: endpoint.clone(),
-                members: group.members.len() as u32,
-                counted: group
-                    .program
-                    .as_ref()
-                    .map(|program| program.counted(group.places)),
-                holding: group.holding.as_ref().map(|holding| holding.cookie),
-            })
-            .collect()
-    }
-
-    /// Whether connections move when their listener goes; `None` when there is no program.
-    #[must_use]
-    pub fn migrates(&self) -> Option<bool> {
-        let groups = self
-            .groups
-            .values()
-            .filter_map(|group| group.program.as_ref());
-        let spare = self.spare.iter().map(|(program, _)| program);
-        groups.chain(spare).next().map(Program::migrates)
     }
 }
 

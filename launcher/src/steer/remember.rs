@@ -1,8 +1,16 @@
-//! What a later launcher has to know to go on with the steering of this one.
+//! Going on with the steering of an earlier launcher, and what has to be known for that.
 
+use std::os::fd::OwnedFd;
+
+use launcher_common::HOLD;
 use serde::{Deserialize, Serialize};
 
-use crate::{sys::listeners::Endpoint, worker::WorkerId};
+use super::{Steering, group::Holding};
+use crate::{
+    failure::Failure,
+    sys::listeners::{Endpoint, cookie},
+    worker::WorkerId,
+};
 
 /// The steering of a fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,4 +60,100 @@ pub struct RememberedMember {
     pub cookie: u64,
     /// What its place had been sent before it came.
     pub before: u64,
+}
+
+impl Steering {
+    /// Goes on with what an earlier launcher had: its groups with their maps, and its `ready` workers.
+    /// The members are recognised when they are adopted; the last of a group brings its table in
+    /// force. [`Steering::settle`] forgets those that were not recognised. The holding sockets are there
+    /// if the launcher has replaced itself.
+    ///
+    /// # Errors
+    /// When the program can't be loaded.
+    pub fn resume(
+        &mut self,
+        remembered: &Remembered,
+        ready: Vec<WorkerId>,
+        mut holding: Vec<(Endpoint, OwnedFd)>,
+    ) -> Result<(), Failure> {
+        self.ready = ready;
+        self.past.extend(remembered.past.iter().copied());
+        for was in &remembered.groups {
+            let Some(policy) = self.index_function(was.endpoint.protocol) else {
+                continue;
+            };
+            let mut program = self.load_from(was.pins.as_deref())?;
+            let held = holding
+                .iter()
+                .position(|(endpoint, _)| *endpoint == was.endpoint)
+                .map(|at| holding.swap_remove(at).1);
+            let held = held.and_then(|socket| {
+                Some(Holding {
+                    cookie: cookie(&socket).ok()?,
+                    socket,
+                    before: was.held_before,
+                    waits: false,
+                })
+            });
+            program.clear_all_but(|index| {
+                (index == HOLD && held.is_some())
+                    || was.members.iter().any(|member| member.index == index)
+            });
+            let mut group = self.group(Some(policy), was.uid, Some((program, was.pins.clone())));
+            group.places = was.places;
+            group.holding = held;
+            group.remembered.clone_from(&was.members);
+            self.groups.insert(was.endpoint.clone(), group);
+        }
+        Ok(())
+    }
+
+    /// Forgets the members of an earlier launcher that are not there any more, and what was counted
+    /// for workers that are not `known`.
+    pub fn settle(&mut self, known: impl Fn(WorkerId) -> bool) {
+        for group in self.groups.values_mut() {
+            for member in std::mem::take(&mut group.remembered) {
+                let sent = group.sent_to(member.index, member.before);
+                *self.past.entry(member.worker).or_default() += sent;
+                if let Some(program) = &mut group.program {
+                    program.clear_member(member.index);
+                }
+            }
+        }
+        self.past.retain(|&worker, _| known(worker));
+    }
+
+    /// What a later launcher would have to know.
+    #[must_use]
+    pub fn remember(&self) -> Remembered {
+        let groups = self.groups.iter().map(|(endpoint, group)| {
+            let members = group
+                .members
+                .iter()
+                .map(|(&index, member)| RememberedMember {
+                    index,
+                    worker: member.worker,
+                    cookie: member.cookie,
+                    before: member.before,
+                });
+            RememberedGroup {
+                endpoint: endpoint.clone(),
+                pins: group.pins.clone(),
+                uid: group.uid,
+                places: group.places,
+                held_before: group.holding.as_ref().map_or(0, |holding| holding.before),
+                members: members.chain(group.remembered.iter().copied()).collect(),
+            }
+        });
+        let mut past: Vec<_> = self
+            .past
+            .iter()
+            .map(|(&worker, &sent)| (worker, sent))
+            .collect();
+        past.sort_unstable();
+        Remembered {
+            groups: groups.collect(),
+            past,
+        }
+    }
 }
