@@ -7,14 +7,17 @@ use std::{collections::VecDeque, time::Duration};
 /// of one that never was is likely to repeat itself, and answered ever more slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The shortest delay: long enough not to burn a CPU on what fails at once, short enough not
-    /// to be missed.
+    /// The delay after an accident: there is one worker less as long as it lasts, and the others
+    /// have its share. Not 0, so that a fleet that is killed as a whole is seen to be.
+    pub accident: Duration,
+    /// The shortest delay otherwise: long enough not to burn a CPU on what fails at once, short
+    /// enough not to be missed.
     pub first: Duration,
     /// What the doubling stops at, jitter aside: how long somebody who has just repaired the cause
     /// waits at most.
     pub longest: Duration,
-    /// How many failures within `window` are answered after `first`, as long as the workers become
-    /// healthy in between. Some servers crash on a bad request; a client that repeats it shall
+    /// How many failures within `window` are answered after `accident`, as long as the workers
+    /// become healthy in between. Some servers crash on a bad request; a client that repeats it shall
     /// have to work for it.
     pub burst: usize,
     /// The length of the sliding window. A worker that was healthy for as long clears its slot's
@@ -27,6 +30,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            accident: Duration::from_millis(10),
             first: Duration::from_millis(100),
             longest: Duration::from_secs(30),
             burst: 10,
@@ -79,6 +83,9 @@ impl Failures {
         if self.excess > 0 || self.recent.len() > settings.burst {
             self.excess = self.excess.saturating_add(1);
             self.recent.pop_front();
+        }
+        if self.excess == 0 && self.in_a_row == 0 {
+            return settings.accident;
         }
         settings.delay(self.excess.max(self.in_a_row.saturating_sub(1)))
     }
@@ -145,7 +152,7 @@ mod tests {
             Duration::from_millis(5_500),
             Some(Duration::from_secs(1)),
         );
-        assert_eq!(delays[..10], [100; 10]);
+        assert_eq!(delays[..10], [10; 10]);
         assert_eq!(delays[10..13], [200, 400, 800], "the window is full");
         assert_eq!(delays[24], 30_000);
     }
@@ -153,7 +160,7 @@ mod tests {
     #[test]
     fn rare_accidents_stay_free() {
         let delays = delays(50, Duration::from_secs(6), Some(Duration::from_secs(5)));
-        assert_eq!(delays, [100; 50]);
+        assert_eq!(delays, [10; 50]);
     }
 
     #[test]
@@ -170,8 +177,8 @@ mod tests {
             count(at, 0);
         }
         assert_eq!(count(100, 59), 800, "an empty window is not enough");
-        assert_eq!(count(200, 60), 100);
-        assert_eq!(count(201, 0), 100);
+        assert_eq!(count(200, 60), 10);
+        assert_eq!(count(201, 0), 10);
     }
 
     #[test]
@@ -183,7 +190,7 @@ mod tests {
         }
         assert_eq!(failures.in_a_row(), 4);
         let delay = failures.count(Duration::from_secs(5), Some(Duration::ZERO), &settings);
-        assert_eq!((delay, failures.in_a_row()), (settings.first, 0));
+        assert_eq!((delay, failures.in_a_row()), (settings.accident, 0));
     }
 
     #[test]

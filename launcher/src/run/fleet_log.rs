@@ -108,5 +108,11 @@ pub(super) fn notice(notice: &Notice, refusal: impl Fn(WorkerId) -> Option<Strin
 }
 
 fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
+    // One digit that says something, also of what takes less than a tenth.
+    let digits = if duration < Duration::from_millis(95) {
+        2
+    } else {
+        1
+    };
+    format!("{:.digits$} s", duration.as_secs_f64())
 }

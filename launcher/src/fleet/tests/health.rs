@@ -22,7 +22,7 @@ fn replacing() -> Bench {
     let (old, new, reason) = (worker, id(1, 2), Reason::Unhealthy);
     let replacing = Effect::Notice(Notice::Replacing { old, new, reason });
     assert_eq!(bench.tick(), [replacing, Effect::Spawn(new)]);
-    assert_delay(Some(bench.now), 100);
+    assert_delay(Some(bench.now), 10);
     bench
 }
 

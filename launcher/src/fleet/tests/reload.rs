@@ -241,7 +241,7 @@ fn a_crash_of_the_new_worker_after_the_flip_is_a_crash_like_any_other() {
     let mut bench = Bench::ready(1);
     bench.ask(RELOAD);
     bench.arrives(id(0, 2));
-    assert_delay(exit_notice(&bench.crashed(id(0, 2))).1, 100);
+    assert_delay(exit_notice(&bench.crashed(id(0, 2))).1, 10);
     assert_eq!(bench.tick(), [Effect::Spawn(id(0, 3))]);
     assert_eq!(bench.goes(id(0, 1)), [Effect::Release(id(0, 1)), done()]);
 }
