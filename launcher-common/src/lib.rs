@@ -10,11 +10,19 @@
 extern crate std;
 
 mod capture;
+mod choose;
+mod load;
+mod mix;
+mod source;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use capture::{CaptureEvent, EventKind};
+pub use choose::{Chosen, SCAN_MAX, choose, choose_least};
+pub use load::{Handshakes, Load, Loads, epoch};
+pub use mix::mix;
+pub use source::{Source, source_key};
 pub use table::{
-    Chosen, Counters, ENTRIES_MAX, HOLD, MEMBERS_MAX, Packet, Policy, ProbeSource, Table, choose,
+    Counters, ENTRIES_MAX, Flow, FlowState, HOLD, MEMBERS_MAX, Policy, ProbeSource, Table,
 };

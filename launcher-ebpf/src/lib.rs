@@ -7,7 +7,7 @@
 #![allow(internal_features)]
 #![feature(core_intrinsics)]
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 /// Adds `n` to `*value` and returns what was there before.
 ///
@@ -21,6 +21,17 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 pub unsafe fn fetch_add(value: *mut u64, n: u64) -> u64 {
     // SAFETY: the caller's.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(value, n) }
+}
+
+/// Stores `after` in `*value` if `before` is there, and returns what was there.
+///
+/// # Safety
+/// `value` must point into a map value.
+#[inline(always)]
+pub unsafe fn compare_exchange(value: *mut u64, before: u64, after: u64) -> u64 {
+    const ORDER: AtomicOrdering = AtomicOrdering::SeqCst;
+    // SAFETY: the caller's.
+    unsafe { atomic_cxchg::<u64, ORDER, ORDER>(value, before, after).0 }
 }
 
 #[panic_handler]

@@ -12,15 +12,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use launcher_common::Policy;
 use socket2::{Domain, Socket, Type};
 
 use super::{Bench, Options};
 use crate::{
-    policy::{Weighted, compile},
+    policy::{Policy, Weighted, compile},
     steer::{
         measure::{Empty, RunTime, Statistics},
-        program::Program,
+        program::{Kind, Program},
     },
 };
 
@@ -45,7 +44,7 @@ pub(super) fn measure(bench: &Bench, members: u16) -> Result<Decisions> {
     } = bench.options;
     let group = Group::open(members).context("cannot open a group of listening sockets")?;
     let empty = Empty::load()?;
-    let mut steering = Program::load(None)?;
+    let mut steering = Program::load(Kind::Connections, None)?;
     let mut weighted = Vec::new();
     for (member, listener) in (0..).zip(&group.listeners) {
         steering.set_member(member, listener)?;

@@ -5,7 +5,7 @@
 //! takes the first place on its list that is still free. Entries move to another member almost only
 //! when their own has gone, or to one that has come.
 
-use launcher_common::ENTRIES_MAX;
+use launcher_common::{ENTRIES_MAX, mix};
 
 use super::Weighted;
 
@@ -100,12 +100,4 @@ pub(super) fn build(members: &[Weighted], slots: u32) -> Vec<u16> {
         }
     }
     places.into_iter().flatten().collect()
-}
-
-/// splitmix64's output function: each bit of the result depends on each bit of `value`.
-fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }

@@ -9,63 +9,155 @@ mod tests;
 
 use std::{fmt, mem, str::FromStr};
 
-use launcher_common::{MEMBERS_MAX, Table};
+use launcher_common::{MEMBERS_MAX, SCAN_MAX, Table};
 
 /// How a member is picked for each connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// One member after another, each as often as its weight says.
     #[default]
     RoundRobin,
+    /// The one with the fewest open connections for its weight.
+    LeastConn,
     /// By the 4-tuple's hash; few flows move when members change.
     Hash,
+    /// By the client's address; few clients move when members change.
+    Source(Prefixes),
+    /// By the CPU that handles the packet: the member that is pinned to it, or near it.
+    Cpu,
+    /// At random, each as often as its weight says.
+    Random,
     /// The kernel's own hash: no program selects.
     Kernel,
 }
 
+/// Which clients are the same to [`Policy::Source`]: how many leading bits of the address count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Prefixes {
+    /// Of an IPv4 address, or one that is mapped into IPv6: 0 to 32.
+    pub v4: u8,
+    /// Of an IPv6 address: 0 to 128.
+    pub v6: u8,
+}
+
+impl Default for Prefixes {
+    /// An address of IPv4; a network of IPv6, in which a host changes its address by itself (RFC 8981).
+    fn default() -> Self {
+        Self { v4: 32, v6: 64 }
+    }
+}
+
 impl Policy {
-    /// The names that can be given, in the order of the variants.
-    pub const NAMES: [&'static str; 3] = ["round-robin", "hash", "kernel"];
+    /// The names that can be given. After `source` may come `:V4/V6`, the lengths of the prefixes.
+    pub const NAMES: [&'static str; 7] = [
+        "round-robin",
+        "least-conn",
+        "hash",
+        "source",
+        "cpu",
+        "random",
+        "kernel",
+    ];
+
+    /// Its name, without prefixes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[match self {
+            Self::RoundRobin => 0,
+            Self::LeastConn => 1,
+            Self::Hash => 2,
+            Self::Source(_) => 3,
+            Self::Cpu => 4,
+            Self::Random => 5,
+            Self::Kernel => 6,
+        }]
+    }
 
     /// The index function that the kernel evaluates; none where its own hash decides.
     #[must_use]
     pub const fn index_function(self) -> Option<launcher_common::Policy> {
-        match self {
-            Self::RoundRobin => Some(launcher_common::Policy::RoundRobin),
-            Self::Hash => Some(launcher_common::Policy::Hash),
-            Self::Kernel => None,
-        }
+        Some(match self {
+            Self::RoundRobin => launcher_common::Policy::RoundRobin,
+            Self::LeastConn => launcher_common::Policy::LeastConn,
+            Self::Hash => launcher_common::Policy::Hash,
+            Self::Source(_) => launcher_common::Policy::Source,
+            Self::Cpu => launcher_common::Policy::Cpu,
+            Self::Random => launcher_common::Policy::Random,
+            Self::Kernel => return None,
+        })
     }
 }
 
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(Self::NAMES[*self as usize])
+        match self {
+            Self::Source(prefixes) if *prefixes != Prefixes::default() => {
+                f.pad(&format!("source:{}/{}", prefixes.v4, prefixes.v6))
+            }
+            _ => f.pad(self.name()),
+        }
     }
 }
 
 impl FromStr for Policy {
-    type Err = UnknownPolicy;
+    type Err = InvalidPolicy;
 
-    fn from_str(name: &str) -> Result<Self, UnknownPolicy> {
-        [Self::RoundRobin, Self::Hash, Self::Kernel]
-            .into_iter()
-            .find(|policy| Self::NAMES[*policy as usize] == name)
-            .ok_or(UnknownPolicy)
+    fn from_str(text: &str) -> Result<Self, InvalidPolicy> {
+        Ok(match text {
+            "round-robin" => Self::RoundRobin,
+            "least-conn" => Self::LeastConn,
+            "hash" => Self::Hash,
+            "source" => Self::Source(Prefixes::default()),
+            "cpu" => Self::Cpu,
+            "random" => Self::Random,
+            "kernel" => Self::Kernel,
+            _ => match text.strip_prefix("source:") {
+                Some(prefixes) => Self::Source(prefixes.parse()?),
+                None => return Err(InvalidPolicy::Unknown),
+            },
+        })
     }
 }
 
-/// No [`Policy`] has the given name.
+impl FromStr for Prefixes {
+    type Err = InvalidPolicy;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPolicy> {
+        let length = |text: &str, most: u8| {
+            let length = text.parse().map_err(|_| InvalidPolicy::Prefixes)?;
+            (length <= most)
+                .then_some(length)
+                .ok_or(InvalidPolicy::Prefixes)
+        };
+        let (v4, v6) = text.split_once('/').ok_or(InvalidPolicy::Prefixes)?;
+        Ok(Self {
+            v4: length(v4, 32)?,
+            v6: length(v6, 128)?,
+        })
+    }
+}
+
+/// A text that is no [`Policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownPolicy;
+pub enum InvalidPolicy {
+    /// None has this name.
+    Unknown,
+    /// The prefixes of `source` are not two lengths in range.
+    Prefixes,
+}
 
-impl fmt::Display for UnknownPolicy {
+impl fmt::Display for InvalidPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown policy; allowed: {}", Policy::NAMES.join(", "))
+        match self {
+            Self::Unknown => write!(f, "unknown policy; allowed: {}", Policy::NAMES.join(", ")),
+            Self::Prefixes => f.write_str(
+                "the prefix lengths are given as V4/V6, at most 32 and 128, as in source:24/56",
+            ),
+        }
     }
 }
 
-impl std::error::Error for UnknownPolicy {}
+impl std::error::Error for InvalidPolicy {}
 
 /// A member of a group, as the table builders see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,18 +165,25 @@ pub struct Weighted {
     /// Its index in the group's socket array, below [`MEMBERS_MAX`].
     pub member: u16,
     /// Its share of the connections, relative to the other members'; 0 takes it out of the table.
-    pub weight: u32,
+    pub weight: u16,
     /// What `hash` places it by: flows stay where the identity stays, whatever index it has.
     pub identity: u64,
 }
+
+/// The greatest weight that can be given to a slot.
+pub const WEIGHT_MAX: u16 = 256;
 
 /// Builds the table in which `policy` looks up a member, for a fleet of this many slots, however
 /// many of them have members now.
 ///
 /// Only the first of several members with the same index counts, and none whose index the socket
-/// array doesn't have. A table without members chooses nobody.
+/// array doesn't have. A table without members chooses nobody, nor does that of [`Policy::Kernel`].
 #[must_use]
-pub fn compile(policy: launcher_common::Policy, members: &[Weighted], slots: u32) -> Box<Table> {
+pub fn compile(policy: Policy, members: &[Weighted], slots: u32) -> Box<Table> {
+    let mut table = Box::new(Table::EMPTY);
+    let Some(function) = policy.index_function() else {
+        return table;
+    };
     let mut known = [false; MEMBERS_MAX];
     let members: Vec<Weighted> = members
         .iter()
@@ -97,24 +196,35 @@ pub fn compile(policy: launcher_common::Policy, members: &[Weighted], slots: u32
         .copied()
         .collect();
     let entries = match policy {
-        launcher_common::Policy::RoundRobin => sequence::build(&members),
-        launcher_common::Policy::Hash => maglev::build(&members, slots),
+        Policy::Hash | Policy::Source(_) => maglev::build(&members, slots),
+        _ => sequence::build(&members),
     };
-    fill(policy, &entries)
+    table.policy = function as u32;
+    if let Policy::Source(Prefixes { v4, v6 }) = policy {
+        (table.source_v4, table.source_v6) = (u32::from(v4), u32::from(v6));
+    }
+    table.entries[..entries.len()].copy_from_slice(&entries);
+    table.len = entries.len() as u32;
+    list(&mut table, &entries, &members);
+    table
 }
 
-/// Copies `entries` into a table, and each member's first occurrence into its list of live ones.
-fn fill(policy: launcher_common::Policy, entries: &[u16]) -> Box<Table> {
-    let mut table = Box::new(Table::EMPTY);
-    table.policy = policy as u32;
-    table.entries[..entries.len()].copy_from_slice(entries);
-    table.len = entries.len() as u32;
+/// Lists each member once, in the order of its first entry; and the first ones once more, so that a
+/// search that begins anywhere needs no wrap-around.
+fn list(table: &mut Table, entries: &[u16], members: &[Weighted]) {
+    for member in members {
+        table.weights[usize::from(member.member)] = member.weight;
+    }
     let mut listed = [false; MEMBERS_MAX];
+    let mut length = 0;
     for &member in entries {
         if !mem::replace(&mut listed[usize::from(member)], true) {
-            table.live[table.live_len as usize] = member;
-            table.live_len += 1;
+            table.live[length] = member;
+            length += 1;
         }
     }
+    table.live_len = length as u32;
     table
+        .live
+        .copy_within(..length.min(SCAN_MAX as usize), length);
 }

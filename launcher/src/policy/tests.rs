@@ -2,15 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use launcher_common::{ENTRIES_MAX, MEMBERS_MAX, Policy as Index, Table};
+use launcher_common::{ENTRIES_MAX, MEMBERS_MAX, SCAN_MAX, Table};
 use proptest::{collection::vec, prelude::*};
 
-use super::{Policy, Weighted, maglev};
+use super::{InvalidPolicy, Policy, Prefixes, Weighted, maglev};
 
 /// A fleet of the most slots has the longest tables.
 const SLOTS: u32 = 256;
 
-fn compile(policy: Index, members: &[Weighted]) -> Box<Table> {
+/// Every policy that has a table.
+const STEERED: [Policy; 6] = [
+    Policy::RoundRobin,
+    Policy::LeastConn,
+    Policy::Hash,
+    Policy::Source(Prefixes { v4: 32, v6: 64 }),
+    Policy::Cpu,
+    Policy::Random,
+];
+
+fn compile(policy: Policy, members: &[Weighted]) -> Box<Table> {
     super::compile(policy, members, SLOTS)
 }
 
@@ -18,8 +28,8 @@ fn entries(table: &Table) -> &[u16] {
     &table.entries[..table.len as usize]
 }
 
-fn live(table: &Table) -> &[u16] {
-    &table.live[..table.live_len as usize]
+fn live(table: &Table) -> Vec<u16> {
+    table.live[..table.live_len as usize].to_vec()
 }
 
 fn counts(table: &Table) -> BTreeMap<u16, u32> {
@@ -31,7 +41,7 @@ fn counts(table: &Table) -> BTreeMap<u16, u32> {
 }
 
 /// Members 0, 1, … with these weights, identified as slots are.
-fn members(weights: &[u32]) -> Vec<Weighted> {
+fn members(weights: &[u16]) -> Vec<Weighted> {
     weights
         .iter()
         .enumerate()
@@ -63,19 +73,65 @@ fn names_parse_and_show() {
         assert_eq!(name.parse::<Policy>().unwrap().to_string(), name);
     }
     let error = "least".parse::<Policy>().unwrap_err().to_string();
-    assert_eq!(error, "unknown policy; allowed: round-robin, hash, kernel");
+    assert_eq!(
+        error,
+        "unknown policy; allowed: round-robin, least-conn, hash, source, cpu, random, kernel"
+    );
     assert_eq!(Policy::Kernel.index_function(), None);
 }
 
 #[test]
+fn source_may_have_prefixes() {
+    let prefixes = |v4, v6| Ok(Policy::Source(Prefixes { v4, v6 }));
+    assert_eq!("source".parse(), prefixes(32, 64));
+    assert_eq!("source:0/128".parse(), prefixes(0, 128));
+    assert_eq!("source:24/56".parse(), prefixes(24, 56));
+    assert_eq!(prefixes(24, 56).unwrap().to_string(), "source:24/56");
+    for wrong in [
+        "source:",
+        "source:24",
+        "source:33/64",
+        "source:32/129",
+        "source:-1/64",
+        "source:24/56/8",
+    ] {
+        assert_eq!(
+            wrong.parse::<Policy>(),
+            Err(InvalidPolicy::Prefixes),
+            "{wrong}"
+        );
+    }
+    let table = compile(
+        Policy::Source(Prefixes { v4: 24, v6: 56 }),
+        &members(&[1, 1]),
+    );
+    assert_eq!((table.source_v4, table.source_v6), (24, 56));
+}
+
+#[test]
+fn the_list_of_live_members_begins_again_behind_its_end() {
+    for count in [1, 2, SCAN_MAX as usize, 200, MEMBERS_MAX] {
+        let table = compile(Policy::LeastConn, &members(&vec![3; count]));
+        let again = count.min(SCAN_MAX as usize);
+        assert_eq!(table.live[count..count + again], table.live[..again]);
+        assert!(table.weights[..count].iter().all(|&weight| weight == 3));
+    }
+}
+
+#[test]
 fn without_members_the_table_is_empty() {
-    for index in [Index::RoundRobin, Index::Hash] {
+    for index in STEERED {
         for weights in [&[][..], &[0, 0]] {
             let table = compile(index, &members(weights));
             assert_eq!(
                 *table,
                 Table {
-                    policy: index as u32,
+                    policy: index.index_function().unwrap() as u32,
+                    source_v6: if matches!(index, Policy::Source(_)) {
+                        64
+                    } else {
+                        128
+                    },
                     ..Table::EMPTY
                 }
             );
@@ -85,7 +141,7 @@ fn without_members_the_table_is_empty() {
 
 #[test]
 fn nginx_example_is_reproduced() {
-    let table = compile(Index::RoundRobin, &members(&[5, 1, 1]));
+    let table = compile(Policy::RoundRobin, &members(&[5, 1, 1]));
     assert_eq!(entries(&table), [0, 0, 1, 0, 2, 0, 0]);
     assert_eq!(live(&table), [0, 1, 2]);
 }
@@ -103,17 +159,17 @@ fn repeated_and_impossible_members_are_left_out() {
         member(MEMBERS_MAX as u16, 1),
         member(1, 0),
     ];
-    for index in [Index::RoundRobin, Index::Hash] {
+    for index in STEERED {
         assert_eq!(live(&compile(index, &given)), [3]);
     }
 }
 
 #[test]
 fn the_largest_group_fits() {
-    let weights: Vec<u32> = (0..MEMBERS_MAX as u32)
-        .map(|index| u32::MAX - index)
+    let weights: Vec<u16> = (0..MEMBERS_MAX as u16)
+        .map(|index| u16::MAX - index)
         .collect();
-    for index in [Index::RoundRobin, Index::Hash] {
+    for index in STEERED {
         let table = compile(index, &members(&weights));
         assert_eq!(table.live_len as usize, MEMBERS_MAX);
         assert!(table.len as usize <= ENTRIES_MAX);
@@ -122,19 +178,19 @@ fn the_largest_group_fits() {
 
 #[test]
 fn a_tiny_weight_next_to_a_huge_one_is_kept() {
-    let table = compile(Index::RoundRobin, &members(&[u32::MAX, 1]));
+    let table = compile(Policy::RoundRobin, &members(&[u16::MAX, 1]));
     assert_eq!(counts(&table)[&1], 1);
     assert!(table.len as usize > ENTRIES_MAX - 16);
-    let table = compile(Index::Hash, &members(&[u32::MAX, 1]));
+    let table = compile(Policy::Hash, &members(&[u16::MAX, 1]));
     assert_eq!(counts(&table)[&1], 1);
 }
 
 #[test]
 fn a_new_generation_inherits_the_entries_of_its_slot() {
     let mut group = members(&[1, 1, 1, 1]);
-    let before = compile(Index::Hash, &group);
+    let before = compile(Policy::Hash, &group);
     group[2].member = 4;
-    let after = compile(Index::Hash, &group);
+    let after = compile(Policy::Hash, &group);
     for (&old, &new) in entries(&before).iter().zip(entries(&after)) {
         assert_eq!(new, if old == 2 { 4 } else { old });
     }
@@ -142,30 +198,30 @@ fn a_new_generation_inherits_the_entries_of_its_slot() {
 
 proptest! {
     #[test]
-    fn round_robin_follows_the_weights_exactly(weights in vec(0u32..40, 1..40)) {
-        let table = compile(Index::RoundRobin, &members(&weights));
+    fn round_robin_follows_the_weights_exactly(weights in vec(0u16..40, 1..40)) {
+        let table = compile(Policy::RoundRobin, &members(&weights));
         let counts = counts(&table);
-        let total: u32 = weights.iter().sum();
+        let total: u32 = weights.iter().copied().map(u32::from).sum();
         for (member, weight) in weights.iter().enumerate() {
             let count = counts.get(&(member as u16)).copied().unwrap_or(0);
             // count ÷ len = weight ÷ total, in whole numbers.
-            prop_assert_eq!(count * total, weight * table.len);
+            prop_assert_eq!(count * total, u32::from(*weight) * table.len);
         }
         prop_assert!(table.len <= total);
     }
 
     #[test]
-    fn round_robin_of_equals_takes_each_once(count in 2usize..300, weight in 1u32..) {
-        let table = compile(Index::RoundRobin, &members(&vec![weight; count]));
+    fn round_robin_of_equals_takes_each_once(count in 2usize..300, weight in 1u16..) {
+        let table = compile(Policy::RoundRobin, &members(&vec![weight; count]));
         prop_assert_eq!(entries(&table), (0..count as u16).collect::<Vec<_>>());
         prop_assert_eq!(entries(&table), live(&table));
     }
 
     #[test]
-    fn round_robin_is_smooth(weights in vec(1u32..20, 1..40)) {
+    fn round_robin_is_smooth(weights in vec(1u16..20, 1..40)) {
         // At each point of the period: less than one turn ahead of the exact share, and behind it
         // by the harmonic bound of the greedy choice at most.
-        let table = compile(Index::RoundRobin, &members(&weights));
+        let table = compile(Policy::RoundRobin, &members(&weights));
         let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
         let behind_max = 1.0 + (weights.len() as f64).ln();
         let mut taken = vec![0.0; weights.len()];
@@ -179,8 +235,8 @@ proptest! {
     }
 
     #[test]
-    fn live_lists_each_weighted_member_once(weights in vec(0u32..100, 0..60), hash: bool) {
-        let index = if hash { Index::Hash } else { Index::RoundRobin };
+    fn live_lists_each_weighted_member_once(weights in vec(0u16..100, 0..60), hash: bool) {
+        let index = if hash { Policy::Hash } else { Policy::RoundRobin };
         let table = compile(index, &members(&weights));
         let mut firsts = Vec::new();
         for &member in entries(&table) {
@@ -188,7 +244,7 @@ proptest! {
                 firsts.push(member);
             }
         }
-        prop_assert_eq!(live(&table), &firsts);
+        prop_assert_eq!(live(&table), firsts.clone());
         firsts.sort_unstable();
         let weighted: Vec<u16> =
             (0..weights.len() as u16).filter(|&member| weights[usize::from(member)] > 0).collect();
@@ -200,8 +256,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn round_robin_scales_weights_down_to_fit(weights in vec(1u32.., 1..200)) {
-        let table = compile(Index::RoundRobin, &members(&weights));
+    fn round_robin_scales_weights_down_to_fit(weights in vec(1u16.., 1..200)) {
+        let table = compile(Policy::RoundRobin, &members(&weights));
         prop_assert!(table.len as usize <= ENTRIES_MAX);
         let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
         for (&member, &count) in &counts(&table) {
@@ -214,8 +270,8 @@ proptest! {
     }
 
     #[test]
-    fn maglev_shares_keep_the_documented_bound(weights in vec(1u32..1000, 1..300)) {
-        let table = compile(Index::Hash, &members(&weights));
+    fn maglev_shares_keep_the_documented_bound(weights in vec(1u16..1000, 1..300)) {
+        let table = compile(Policy::Hash, &members(&weights));
         let len = maglev::length(SLOTS, weights.len());
         prop_assert_eq!(table.len as usize, len);
         let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
@@ -227,8 +283,8 @@ proptest! {
     }
 
     #[test]
-    fn maglev_of_equals_is_even(count in 1usize..=MEMBERS_MAX, weight in 1u32..) {
-        let counts = counts(&compile(Index::Hash, &members(&vec![weight; count])));
+    fn maglev_of_equals_is_even(count in 1usize..=MEMBERS_MAX, weight in 1u16..) {
+        let counts = counts(&compile(Policy::Hash, &members(&vec![weight; count])));
         let (min, max) = (counts.values().min().unwrap(), counts.values().max().unwrap());
         prop_assert!(max - min <= 1);
     }
@@ -243,9 +299,9 @@ proptest! {
         for member in &mut group {
             member.identity ^= seed;
         }
-        let with = compile(Index::Hash, &group);
+        let with = compile(Policy::Hash, &group);
         group.remove(gone.index(count));
-        let without = compile(Index::Hash, &group);
+        let without = compile(Policy::Hash, &group);
         let moved = moved(&with, &without);
         prop_assert!(moved <= 1.0 / count as f64 + EXTRA, "{moved} of {count}");
     }
@@ -256,11 +312,11 @@ proptest! {
         gone: prop::sample::Index,
     ) {
         let mut group = members(&vec![1; count as usize]);
-        let with = super::compile(Index::Hash, &group, count);
+        let with = super::compile(Policy::Hash, &group, count);
         let shares = counts(&with);
         prop_assert!(shares.values().max().unwrap() - shares.values().min().unwrap() <= 1);
         group.remove(gone.index(count as usize));
-        let without = super::compile(Index::Hash, &group, count);
+        let without = super::compile(Policy::Hash, &group, count);
         prop_assert_eq!(with.len, without.len);
         let moved = moved(&with, &without);
         prop_assert!(moved <= 1.0 / f64::from(count) + EXTRA, "{moved} of {count}");
@@ -268,21 +324,21 @@ proptest! {
 
     #[test]
     fn maglev_gives_every_member_a_place(slots in 1u32..=256, count in 1usize..=MEMBERS_MAX) {
-        let table = super::compile(Index::Hash, &members(&vec![1; count]), slots);
+        let table = super::compile(Policy::Hash, &members(&vec![1; count]), slots);
         prop_assert_eq!(table.live_len as usize, count);
     }
 
     #[test]
     fn maglev_ignores_the_order_of_its_input(
-        weights in vec(1u32..10, 1..50),
+        weights in vec(1u16..10, 1..50),
         by in any::<prop::sample::Index>(),
     ) {
         let mut group = members(&weights);
-        let before = compile(Index::Hash, &group);
+        let before = compile(Policy::Hash, &group);
         group.rotate_left(by.index(weights.len()));
-        let rotated = compile(Index::Hash, &group);
+        let rotated = compile(Policy::Hash, &group);
         group.reverse();
         prop_assert_eq!(&before, &rotated);
-        prop_assert_eq!(&before, &compile(Index::Hash, &group));
+        prop_assert_eq!(&before, &compile(Policy::Hash, &group));
     }
 }

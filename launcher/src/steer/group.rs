@@ -15,7 +15,7 @@ use tracing::warn;
 use super::{program::Program, remember::RememberedMember};
 use crate::{
     failure::Failure,
-    policy::{Weighted, compile},
+    policy::{Policy, Weighted, compile},
     sys::{
         listen::{Mark, listen_as},
         listeners::{Endpoint, Inspected, Protocol, cookie, inspect},
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Group {
     /// `None` leaves the choice to the kernel.
-    pub(super) policy: Option<launcher_common::Policy>,
+    pub(super) policy: Policy,
     /// There is one where there is a policy.
     pub(super) program: Option<Program>,
     /// The name of the directory with its pinned maps.
@@ -129,8 +129,8 @@ impl Group {
             .installed
             .as_ref()
             .is_some_and(|(installed, held)| installed == wanted && *held == hold);
-        if let (Some(program), Some(policy), false) = (&mut self.program, self.policy, same) {
-            let mut table = compile(policy, wanted, self.slots);
+        if let (Some(program), false) = (&mut self.program, same) {
+            let mut table = compile(self.policy, wanted, self.slots);
             table.hold = u32::from(hold);
             program.install(&table)?;
             self.installed = Some((wanted.to_vec(), hold));

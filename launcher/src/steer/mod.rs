@@ -26,7 +26,7 @@ pub use self::remember::{Remembered, RememberedGroup, RememberedMember};
 pub use self::view::{Counted, GroupView, Sent};
 use self::{
     group::{Group, Member, still_listens},
-    program::Program,
+    program::{Kind, Program},
 };
 use crate::{
     failure::Failure,
@@ -45,6 +45,9 @@ const DESERTED_FOR: Duration = Duration::from_secs(60);
 /// How long the holding socket of a group without members is kept while workers are ready: none of
 /// them listens there, so nobody would take over what waits in it.
 const HELD_FOR: Duration = Duration::from_secs(10);
+
+/// How many flows of datagrams a group's flow table has room for.
+const FLOWS: u32 = 65_536;
 
 /// How a fleet is steered.
 #[derive(Clone, Debug)]
@@ -100,7 +103,7 @@ impl Steering {
             handed_over: false,
         };
         if steering.settings.policy != Some(Policy::Kernel) {
-            let loaded = steering.load()?;
+            let loaded = steering.load(Protocol::Tcp)?;
             // Without migration there is no way from the holding socket to a worker.
             steering.settings.hold &= loaded.0.migrates();
             steering.spare = Some(loaded);
@@ -122,11 +125,11 @@ impl Steering {
     /// # Errors
     /// When the program can't be loaded, or the kernel refuses it.
     pub fn hold_early(&mut self, endpoint: &Endpoint, uid: u32) -> Result<(), Failure> {
-        let policy = self.index_function(endpoint.protocol);
-        if !self.settings.hold || policy.is_none() || self.groups.contains_key(endpoint) {
+        let policy = self.policy(endpoint.protocol);
+        if !self.settings.hold || policy == Policy::Kernel || self.groups.contains_key(endpoint) {
             return Ok(());
         }
-        let loaded = self.take_program()?;
+        let loaded = self.take_program(endpoint.protocol)?;
         let mut group = self.group(policy, uid, Some(loaded));
         group.steer(endpoint, &[], &*self.mark)?;
         if group.holding.is_some() {
@@ -176,35 +179,41 @@ impl Steering {
         }
     }
 
-    /// The index function of a group; `None` leaves the choice to the kernel.
-    fn index_function(&self, protocol: Protocol) -> Option<launcher_common::Policy> {
-        let default = match protocol {
-            Protocol::Tcp => Policy::RoundRobin,
-            Protocol::Udp => Policy::Hash,
-        };
-        self.settings.policy.unwrap_or(default).index_function()
-    }
-
-    fn take_program(&mut self) -> Result<(Program, Option<String>), Failure> {
-        match self.spare.take() {
-            Some(spare) => Ok(spare),
-            None => self.load(),
+    /// The policy of a group.
+    fn policy(&self, protocol: Protocol) -> Policy {
+        match (protocol, self.settings.policy) {
+            (Protocol::Tcp, policy) => policy.unwrap_or_default(),
+            // Datagrams have no connections that could be counted.
+            (Protocol::Udp, None | Some(Policy::LeastConn)) => Policy::Hash,
+            (Protocol::Udp, Some(policy)) => policy,
         }
     }
 
-    fn load(&mut self) -> Result<(Program, Option<String>), Failure> {
+    fn take_program(&mut self, protocol: Protocol) -> Result<(Program, Option<String>), Failure> {
+        match self.spare.take_if(|_| protocol == Protocol::Tcp) {
+            Some(spare) => Ok(spare),
+            None => self.load(protocol),
+        }
+    }
+
+    fn load(&mut self, protocol: Protocol) -> Result<(Program, Option<String>), Failure> {
         let name = self
             .settings
             .pins
             .is_some()
             .then(|| format!("g{}", self.next_pins));
         self.next_pins += 1;
-        Ok((self.load_from(name.as_deref())?, name))
+        Ok((self.load_from(protocol, name.as_deref())?, name))
     }
 
-    fn load_from(&self, name: Option<&str>) -> Result<Program, Failure> {
+    fn load_from(&self, protocol: Protocol, name: Option<&str>) -> Result<Program, Failure> {
+        let kind = match (protocol, self.policy(protocol)) {
+            (Protocol::Udp, _) => Kind::Datagrams { flows: FLOWS },
+            (Protocol::Tcp, Policy::LeastConn) => Kind::LeastConn,
+            (Protocol::Tcp, _) => Kind::Connections,
+        };
         let (Some(pins), Some(name)) = (&self.settings.pins, name) else {
-            return Program::load(None);
+            return Program::load(kind, None);
         };
         let pins = pins.join(name);
         fs::create_dir_all(&pins).map_err(|error| {
@@ -215,15 +224,10 @@ impl Steering {
                 "look at the bpffs that it is on; or remove the directory",
             )
         })?;
-        Program::load(Some(&pins))
+        Program::load(kind, Some(&pins))
     }
 
-    fn group(
-        &self,
-        policy: Option<launcher_common::Policy>,
-        uid: u32,
-        loaded: Option<(Program, Option<String>)>,
-    ) -> Group {
+    fn group(&self, policy: Policy, uid: u32, loaded: Option<(Program, Option<String>)>) -> Group {
         let (program, pins) = loaded.map_or((None, None), |(program, pins)| (Some(program), pins));
         Group {
             policy,
@@ -259,8 +263,11 @@ impl Steering {
         socket: OwnedFd,
     ) -> Result<bool, Failure> {
         if !self.groups.contains_key(endpoint) {
-            let policy = self.index_function(endpoint.protocol);
-            let loaded = policy.map(|_| self.take_program()).transpose()?;
+            let policy = self.policy(endpoint.protocol);
+            let steered = policy != Policy::Kernel;
+            let loaded = steered
+                .then(|| self.take_program(endpoint.protocol))
+                .transpose()?;
             let group = self.group(policy, uid, loaded);
             self.groups.insert(endpoint.clone(), group);
         }

@@ -9,7 +9,7 @@ use aya::{
     },
     programs::{ProgramError, SkReuseport},
 };
-use launcher_common::{Counters, HOLD, MEMBERS_MAX, ProbeSource, Table};
+use launcher_common::{Counters, FlowState, HOLD, Loads, MEMBERS_MAX, ProbeSource, Table};
 
 use super::{Counted, measure::RunTime};
 use crate::{failure::Failure, sys::privilege::ebpf_failure};
@@ -20,14 +20,44 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("BPF_DIR"), "/st
 /// The group's own counters stand behind those of its members.
 const GROUP: u32 = MEMBERS_MAX as u32;
 
-/// The maps that outlive the launcher, with the sizes of their values and the numbers of their
-/// entries: what a later launcher reuses if it finds them to be like its own. The sockets are in no
-/// other array then, and the counters go on. (The others are made anew with each load.)
-const PINNED: [(&str, usize, usize); 3] = [
-    ("MEMBERS", 4, MEMBERS_MAX + 1),
-    ("COUNTERS", size_of::<Counters>(), MEMBERS_MAX + 1),
-    ("CURSOR", 8, 1),
-];
+/// What a program decides about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Connections.
+    Connections,
+    /// Connections, by how many each member has.
+    LeastConn,
+    /// Datagrams.
+    Datagrams {
+        /// How many flows have room; at least 1.
+        flows: u32,
+    },
+}
+
+impl Kind {
+    fn flows(self) -> u32 {
+        match self {
+            Self::Connections | Self::LeastConn => 1,
+            Self::Datagrams { flows } => flows,
+        }
+    }
+
+    /// The maps that outlive the launcher, with the sizes of their values and the numbers of their
+    /// entries: what a later launcher reuses if it finds them to be like its own. The sockets are in
+    /// no other array then, and the counts go on. (The others are made anew with each load.)
+    fn pinned(self) -> [(&'static str, usize, usize); 8] {
+        [
+            ("MEMBERS", 4, MEMBERS_MAX + 1),
+            ("COUNTERS", size_of::<Counters>(), MEMBERS_MAX + 1),
+            ("CURSOR", 8, 2),
+            ("LOADS", size_of::<Loads>(), 1),
+            ("LISTENERS", 4, MEMBERS_MAX + 1),
+            ("MOVED", 4, 65_536),
+            ("FLOWS", size_of::<FlowState>(), self.flows() as usize),
+            ("FLOWED", 8, MEMBERS_MAX),
+        ]
+    }
+}
 
 /// A loaded steering program. The kernel keeps it, with its maps, as long as it is attached to a
 /// group, even after this value is dropped.
@@ -42,13 +72,14 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Loads the object: for migration where the kernel allows, else without. With a directory of a
-    /// bpffs, the maps in [`PINNED`] are taken from there, or left there.
+    /// Loads the object: for connections with migration where the kernel allows, else without. With a
+    /// directory of a bpffs, the maps of [`Kind::pinned`] are taken from there, or left there.
     ///
     /// # Errors
     /// When a privilege or a kernel feature is missing.
-    pub(crate) fn load(pins: Option<&Path>) -> Result<Self, Failure> {
-        load(pins).map_err(|error| ebpf_failure("cannot load eBPF (steering)", error.as_ref()))
+    pub(crate) fn load(kind: Kind, pins: Option<&Path>) -> Result<Self, Failure> {
+        load(kind, pins)
+            .map_err(|error| ebpf_failure("cannot load eBPF (steering)", error.as_ref()))
     }
 
     /// Empties every place of the socket array but these.
@@ -81,7 +112,7 @@ impl Program {
 
     /// Whether connections move when their listener goes.
     pub(super) fn migrates(&self) -> bool {
-        self.name == "steer"
+        matches!(self.name, "steer" | "steer_least")
     }
 
     /// Attaches the program to the reuseport group that `socket` belongs to; attaching it again
@@ -175,6 +206,7 @@ impl Program {
                 sum.fell_through += value.fell_through;
                 sum.refused += value.refused;
                 sum.held += value.held;
+                sum.flows += value.flows;
             }
         }
         sum
@@ -189,9 +221,10 @@ impl fmt::Debug for Program {
     }
 }
 
-fn load(pins: Option<&Path>) -> Result<Program, Box<dyn Error>> {
+fn load(kind: Kind, pins: Option<&Path>) -> Result<Program, Box<dyn Error>> {
     let mut loader = EbpfLoader::new();
-    for (name, value_size, entries) in PINNED {
+    loader.map_max_entries("FLOWS", kind.flows());
+    for (name, value_size, entries) in kind.pinned() {
         if let Some(pins) = pins {
             let pin = pins.join(name);
             // What another version has left would not fit this one's program.
@@ -204,16 +237,27 @@ fn load(pins: Option<&Path>) -> Result<Program, Box<dyn Error>> {
         }
     }
     let mut ebpf = loader.load(OBJECT)?;
-    let name = match load_program(&mut ebpf, "steer") {
-        Ok(()) => "steer",
-        // Before Linux 5.14 the attach type that allows migration is unknown.
-        Err(ProgramError::LoadError { io_error, .. })
-            if io_error.raw_os_error() == Some(libc::EINVAL) =>
-        {
-            load_program(&mut ebpf, "steer_plain")?;
-            "steer_plain"
+    let name = match kind {
+        Kind::Datagrams { .. } => {
+            load_program(&mut ebpf, "steer_datagrams")?;
+            "steer_datagrams"
         }
-        Err(error) => return Err(error.into()),
+        // Before Linux 5.14 connections can't be followed when they move.
+        Kind::LeastConn => {
+            load_program(&mut ebpf, "steer_least")?;
+            "steer_least"
+        }
+        Kind::Connections => match load_program(&mut ebpf, "steer") {
+            Ok(()) => "steer",
+            // Before Linux 5.14 the attach type that allows migration is unknown.
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                load_program(&mut ebpf, "steer_plain")?;
+                "steer_plain"
+            }
+            Err(error) => return Err(error.into()),
+        },
     };
     let mut take = |name: &'static str| {
         ebpf.take_map(name)

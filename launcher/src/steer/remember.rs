@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Steering, group::Holding};
 use crate::{
     failure::Failure,
+    policy::Policy,
     sys::listeners::{Endpoint, cookie},
     worker::WorkerId,
 };
@@ -79,10 +80,11 @@ impl Steering {
         self.ready = ready;
         self.past.extend(remembered.past.iter().copied());
         for was in &remembered.groups {
-            let Some(policy) = self.index_function(was.endpoint.protocol) else {
+            let policy = self.policy(was.endpoint.protocol);
+            if policy == Policy::Kernel {
                 continue;
-            };
-            let mut program = self.load_from(was.pins.as_deref())?;
+            }
+            let mut program = self.load_from(was.endpoint.protocol, was.pins.as_deref())?;
             let held = holding
                 .iter()
                 .position(|(endpoint, _)| *endpoint == was.endpoint)
@@ -99,7 +101,7 @@ impl Steering {
                 (index == HOLD && held.is_some())
                     || was.members.iter().any(|member| member.index == index)
             });
-            let mut group = self.group(Some(policy), was.uid, Some((program, was.pins.clone())));
+            let mut group = self.group(policy, was.uid, Some((program, was.pins.clone())));
             group.places = was.places;
             group.holding = held;
             group.remembered.clone_from(&was.members);

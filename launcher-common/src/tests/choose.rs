@@ -4,37 +4,55 @@ use std::{boxed::Box, vec, vec::Vec};
 
 use proptest::{collection::vec, prelude::*};
 
-use crate::{ENTRIES_MAX, HOLD, MEMBERS_MAX, Packet, Policy, Table, choose};
+use crate::{Chosen, ENTRIES_MAX, HOLD, MEMBERS_MAX, Policy, SCAN_MAX, Table, choose_least};
 
-/// A table as user space builds it: each of the sequence's members is in `live` once.
-fn table(policy: u32, entries: &[u16]) -> Box<Table> {
+/// A table as user space builds it: each of the sequence's members is in `live` once, with the number
+/// of its entries as its weight.
+pub(super) fn table(policy: u32, entries: &[u16]) -> Box<Table> {
     let mut table = Box::new(Table::EMPTY);
     table.policy = policy;
     table.len = entries.len() as u32;
     table.entries[..entries.len()].copy_from_slice(entries);
-    let mut live = entries.to_vec();
-    live.sort_unstable();
-    live.dedup();
-    table.live_len = live.len() as u32;
-    table.live[..live.len()].copy_from_slice(&live);
+    let mut members = entries.to_vec();
+    members.sort_unstable();
+    members.dedup();
+    table.live_len = members.len() as u32;
+    table.live[..members.len()].copy_from_slice(&members);
+    for &entry in entries {
+        table.weights[usize::from(entry)] += 1;
+    }
+    let first = members.len().min(SCAN_MAX as usize);
+    table.live.copy_within(..first, members.len());
+    table.scan_len = first as u32;
     table
 }
 
-fn packet(hash: u32, turn: u32) -> Packet {
-    Packet { hash, turn }
+/// The choice where all members are equally busy.
+fn choose(table: &Table, number: u32, select: impl FnMut(u16) -> bool) -> Option<Chosen> {
+    if table.policy == Policy::LeastConn as u32 {
+        choose_least(table, number, |_| 1, select)
+    } else {
+        crate::choose(table, number, select)
+    }
 }
 
 /// The member that is chosen while all are there.
-fn first(table: &Table, packet: Packet) -> Option<u16> {
-    choose(table, packet, |_| true).map(|chosen| chosen.member)
+fn first(table: &Table, number: u32) -> Option<u16> {
+    choose(table, number, |_| true).map(|chosen| chosen.member)
 }
+
+/// Every index function.
+const POLICIES: [u32; 6] = [
+    Policy::RoundRobin as u32,
+    Policy::Hash as u32,
+    Policy::LeastConn as u32,
+    Policy::Source as u32,
+    Policy::Cpu as u32,
+    Policy::Random as u32,
+];
 
 fn policies() -> impl Strategy<Value = u32> {
-    prop_oneof![Just(Policy::RoundRobin as u32), Just(Policy::Hash as u32)]
-}
-
-fn packets() -> impl Strategy<Value = Packet> {
-    (any::<u32>(), any::<u32>()).prop_map(|(hash, turn)| packet(hash, turn))
+    prop::sample::select(&POLICIES)
 }
 
 fn sequences() -> impl Strategy<Value = Vec<u16>> {
@@ -53,15 +71,12 @@ fn numbers() -> impl Strategy<Value = u32> {
 
 #[test]
 fn an_empty_table_chooses_nobody() {
-    for policy in [Policy::RoundRobin as u32, Policy::Hash as u32] {
+    for policy in POLICIES {
         let table = Box::new(Table {
             policy,
             ..Table::EMPTY
         });
-        assert_eq!(
-            choose(&table, packet(7, 7), |_| panic!("nobody can be tried")),
-            None
-        );
+        assert_eq!(choose(&table, 7, |_| panic!("nobody can be tried")), None);
     }
 }
 
@@ -71,9 +86,9 @@ fn an_empty_table_holds_if_it_can() {
         hold: 1,
         ..Table::EMPTY
     });
-    let chosen = choose(&table, packet(7, 7), |_| true).expect("the holding socket is there");
+    let chosen = choose(&table, 7, |_| true).expect("the holding socket is there");
     assert_eq!((chosen.member, chosen.after_miss), (HOLD, false));
-    assert_eq!(choose(&table, packet(7, 7), |_| false), None);
+    assert_eq!(choose(&table, 7, |_| false), None);
 }
 
 #[test]
@@ -81,13 +96,10 @@ fn a_full_table_reaches_its_last_entry() {
     let mut entries = vec![1; ENTRIES_MAX];
     entries[ENTRIES_MAX - 1] = 2;
     let round_robin = table(Policy::RoundRobin as u32, &entries);
-    assert_eq!(
-        first(&round_robin, packet(0, ENTRIES_MAX as u32 - 1)),
-        Some(2)
-    );
+    assert_eq!(first(&round_robin, ENTRIES_MAX as u32 - 1), Some(2));
     let hash = table(Policy::Hash as u32, &entries);
-    assert_eq!(first(&hash, packet(u32::MAX, 0)), Some(2));
-    assert_eq!(first(&hash, packet(0, 0)), Some(1));
+    assert_eq!(first(&hash, u32::MAX), Some(2));
+    assert_eq!(first(&hash, 0), Some(1));
 }
 
 #[test]
@@ -96,7 +108,7 @@ fn the_hash_reaches_every_entry_equally_often() {
     let table = table(Policy::Hash as u32, &entries);
     let mut counts = [0u32; 8];
     for hash in (0..=u32::MAX).step_by(1 << 20) {
-        let member = first(&table, packet(hash, 0)).expect("all are there");
+        let member = first(&table, hash).expect("all are there");
         counts[usize::from(member)] += 1;
     }
     assert_eq!(counts, [512; 8]);
@@ -105,28 +117,28 @@ fn the_hash_reaches_every_entry_equally_often() {
 #[test]
 fn the_next_entry_follows_one_that_has_gone() {
     let table = table(Policy::RoundRobin as u32, &[5, 6, 7]);
-    let chosen = choose(&table, packet(0, 2), |member| member != 7).expect("two are there");
+    let chosen = choose(&table, 2, |member| member != 7).expect("two are there");
     assert_eq!((chosen.member, chosen.after_miss), (5, true));
-    let chosen = choose(&table, packet(0, 0), |member| member != 7).expect("two are there");
+    let chosen = choose(&table, 0, |member| member != 7).expect("two are there");
     assert_eq!((chosen.member, chosen.after_miss), (5, false));
 }
 
 #[test]
 fn the_turns_of_one_that_has_gone_are_dealt_out_among_all_others() {
     let entries: Vec<u16> = (0..5).collect();
-    let count = |table: &Table, packets: &mut dyn Iterator<Item = Packet>| {
+    let count = |table: &Table, numbers: &mut dyn Iterator<Item = u32>| {
         let mut counts = [0u32; 5];
-        for packet in packets {
-            let chosen = choose(table, packet, |member| member != 2).expect("four are there");
+        for number in numbers {
+            let chosen = choose(table, number, |member| member != 2).expect("four are there");
             counts[usize::from(chosen.member)] += 1;
         }
         counts
     };
     let round_robin = table(Policy::RoundRobin as u32, &entries);
-    let counts = count(&round_robin, &mut (0..400).map(|turn| packet(0, turn)));
+    let counts = count(&round_robin, &mut (0..400));
     assert_eq!(counts, [100, 100, 0, 100, 100]);
     let hash = table(Policy::Hash as u32, &entries);
-    let hashes = (0..40_000u32).map(|n| packet(n.wrapping_mul(0x9e37_79b9), 0));
+    let hashes = (0..40_000u32).map(|n| n.wrapping_mul(0x9e37_79b9));
     let counts = count(&hash, &mut hashes.into_iter());
     let others = counts
         .iter()
@@ -136,11 +148,11 @@ fn the_turns_of_one_that_has_gone_are_dealt_out_among_all_others() {
 
 #[test]
 fn the_greatest_lengths_do_not_overflow() {
-    for policy in [Policy::RoundRobin as u32, Policy::Hash as u32] {
+    for policy in POLICIES {
         let mut table = table(policy, &[1]);
         (table.len, table.live_len) = (u32::MAX, u32::MAX);
-        for packet in [packet(u32::MAX, u32::MAX), packet(u32::MAX, u32::MAX - 1)] {
-            assert_eq!(choose(&table, packet, |_| false), None);
+        for number in [u32::MAX, u32::MAX - 1] {
+            assert_eq!(choose(&table, number, |_| false), None);
         }
     }
 }
@@ -150,12 +162,12 @@ proptest! {
     fn only_members_of_the_table_are_tried(
         policy in policies(),
         entries in sequences(),
-        packet in packets(),
+        number: u32,
         refused in 0usize..2000,
     ) {
         let table = table(policy, &entries);
         let mut tried = Vec::new();
-        let chosen = choose(&table, packet, |member| {
+        let chosen = choose(&table, number, |member| {
             tried.push(member);
             tried.len() > refused
         });
@@ -171,12 +183,12 @@ proptest! {
     fn the_only_one_left_is_always_found(
         policy in policies(),
         entries in sequences(),
-        packet in packets(),
+        number: u32,
         survivor in any::<prop::sample::Index>(),
     ) {
         let table = table(policy, &entries);
         let survivor = *survivor.get(&entries);
-        let chosen = choose(&table, packet, |member| member == survivor);
+        let chosen = choose(&table, number, |member| member == survivor);
         prop_assert_eq!(chosen.map(|chosen| chosen.member), Some(survivor));
     }
 
@@ -184,10 +196,10 @@ proptest! {
     fn when_all_have_gone_each_was_tried(
         policy in policies(),
         entries in sequences(),
-        packet in packets(),
+        number: u32,
     ) {
         let mut left = entries.clone();
-        let chosen = choose(&table(policy, &entries), packet, |member| {
+        let chosen = choose(&table(policy, &entries), number, |member| {
             left.retain(|&other| other != member);
             false
         });
@@ -199,7 +211,7 @@ proptest! {
     fn the_holding_socket_comes_when_all_have_gone(
         policy in policies(),
         entries in sequences(),
-        packet in packets(),
+        number: u32,
         left in any::<prop::sample::Index>(),
         gone: bool,
     ) {
@@ -207,7 +219,7 @@ proptest! {
         table.hold = 1;
         let left = *left.get(&entries);
         let mut tried = Vec::new();
-        let chosen = choose(&table, packet, |member| {
+        let chosen = choose(&table, number, |member| {
             tried.push(member);
             member == HOLD || (!gone && member == left)
         });
@@ -221,30 +233,23 @@ proptest! {
         entries in sequences(),
         // The counter's own overflow, once in 2^32 turns, may cut a period short.
         start in 0..u32::MAX - 300,
-        hash: u32,
     ) {
         let table = table(Policy::RoundRobin as u32, &entries);
         let mut expected = entries.clone();
         expected.rotate_left(start as usize % entries.len());
         let walked: Vec<u16> = (start..start + table.len)
-            .map(|turn| first(&table, packet(hash, turn)).expect("all are there"))
+            .map(|turn| first(&table, turn).expect("all are there"))
             .collect();
         prop_assert_eq!(walked, expected);
     }
 
     #[test]
-    fn a_flow_stays_with_its_member(entries in sequences(), hash: u32, turns in vec(any::<u32>(), 2)) {
-        let table = table(Policy::Hash as u32, &entries);
-        prop_assert_eq!(first(&table, packet(hash, turns[0])), first(&table, packet(hash, turns[1])));
-    }
-
-    #[test]
     fn an_unknown_policy_chooses_nobody(
-        policy in prop_oneof![Just(0), 3u32..],
+        policy in prop_oneof![Just(0), 7u32..],
         entries in sequences(),
-        packet in packets(),
+        number: u32,
     ) {
-        prop_assert_eq!(first(&table(policy, &entries), packet), None);
+        prop_assert_eq!(first(&table(policy, &entries), number), None);
     }
 
     #[test]
@@ -253,17 +258,17 @@ proptest! {
         known in policies(),
         len in numbers(),
         live_len in numbers(),
-        hash in numbers(),
-        turn in numbers(),
+        number in numbers(),
+        hold in numbers(),
+        load: u32,
         accept: bool,
     ) {
-        let packet = packet(hash, turn);
         let mut table = Box::new(Table::EMPTY);
-        (table.len, table.live_len, table.hold) = (len, live_len, turn);
+        (table.len, table.live_len, table.scan_len, table.hold) = (len, live_len, len, hold);
         for policy in [policy, known] {
             table.policy = policy;
             let mut tries = 0;
-            let chosen = choose(&table, packet, |_| {
+            let chosen = choose_least(&table, number, |_| load, |_| {
                 tries += 1;
                 accept
             });

@@ -1,0 +1,96 @@
+//! The least busy member.
+
+use std::vec::Vec;
+
+use proptest::{collection::vec, prelude::*};
+
+use super::choose::table;
+use crate::{Policy, SCAN_MAX, choose_least};
+
+const LEAST: u32 = Policy::LeastConn as u32;
+
+/// A sequence in which each member follows the one before it; their weights are all 1.
+fn members(count: u16) -> Vec<u16> {
+    (0..count).collect()
+}
+
+#[test]
+fn idle_members_take_turns() {
+    let table = table(LEAST, &[0, 1, 0, 2]);
+    let chosen: Vec<u16> = (0..8)
+        .filter_map(|turn| Some(choose_least(&table, turn, |_| 0, |_| true)?.member))
+        .collect();
+    assert_eq!(chosen, [0, 1, 0, 2, 0, 1, 0, 2]);
+}
+
+#[test]
+fn a_window_of_many_members_moves_on() {
+    let count = 4 * SCAN_MAX as u16;
+    let table = table(LEAST, &members(count));
+    // Whichever is idle is found, in a quarter of the turns.
+    for idle in [0, 1, 63, 64, 200, 255] {
+        let load = |member: u16| u32::from(member != idle);
+        let found = (0..u32::from(count))
+            .filter(|&turn| {
+                choose_least(&table, turn, load, |_| true)
+                    .is_some_and(|chosen| chosen.member == idle)
+            })
+            .count();
+        assert_eq!(found, SCAN_MAX as usize);
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_is_the_least_busy_for_its_weight(
+        weighted in vec((1u16..5, 0u32..50), 1..SCAN_MAX as usize),
+        turn: u32,
+    ) {
+        let entries: Vec<u16> = (0..).zip(&weighted)
+            .flat_map(|(member, &(weight, _))| std::iter::repeat_n(member, weight.into()))
+            .collect();
+        let load = |member: u16| weighted[usize::from(member)].1;
+        let table = table(LEAST, &entries);
+        let chosen = choose_least(&table, turn, load, |_| true).expect("all are there");
+        let (weight, least) = weighted[usize::from(chosen.member)];
+        for &(other, load) in &weighted {
+            prop_assert!(least * u32::from(other) <= load * u32::from(weight));
+        }
+    }
+
+    #[test]
+    fn one_that_has_gone_is_passed_by(count in 2u16..40, turn: u32, gone: prop::sample::Index) {
+        let gone = gone.index(count.into()) as u16;
+        let table = table(LEAST, &members(count));
+        let load = |member: u16| u32::from(member != gone);
+        let chosen = choose_least(&table, turn, load, |member| member != gone).expect("others are there");
+        prop_assert_ne!(chosen.member, gone);
+        prop_assert!(chosen.after_miss);
+    }
+
+    #[test]
+    fn loads_stay_even_while_connections_come_and_go(
+        count in 2u16..20,
+        // Each closes so many arrivals later.
+        durations in vec(1usize..60, 200..400),
+    ) {
+        let table = table(LEAST, &members(count));
+        let mut loads: Vec<u32> = std::iter::repeat_n(0, count.into()).collect();
+        let mut open: Vec<(usize, u16)> = Vec::new();
+        for (turn, duration) in durations.into_iter().enumerate() {
+            open.retain(|&(until, member)| {
+                let stays = until > turn;
+                if !stays {
+                    loads[usize::from(member)] -= 1;
+                }
+                stays
+            });
+            let least = *loads.iter().min().expect("there are two");
+            let load = |member: u16| loads[usize::from(member)];
+            let chosen = choose_least(&table, turn as u32, load, |_| true).expect("all are there").member;
+            prop_assert_eq!(loads[usize::from(chosen)], least);
+            loads[usize::from(chosen)] += 1;
+            open.push((turn + duration, chosen));
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What the shared code promises.
+
+mod choose;
+mod least;
+mod load;
+mod source;

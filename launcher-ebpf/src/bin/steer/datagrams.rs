@@ -1,0 +1,90 @@
+//! Datagrams: a flow stays with its member until it has been idle for the table's time-out, whatever
+//! the table says by then.
+
+use aya_ebpf::{
+    bindings::sk_action::SK_PASS, helpers::generated::bpf_ktime_get_coarse_ns,
+    programs::SkReuseportContext,
+};
+use launcher_common::{FlowState, MEMBERS_MAX, Table};
+
+use crate::{
+    ByTable, Chooser as _, SYNS, count, fall_through,
+    maps::{FLOWED, FLOWS, MEMBERS},
+    packet, refuse,
+};
+
+#[inline(always)]
+pub fn decide(ctx: &SkReuseportContext, table: &Table) -> u32 {
+    if table.flow_timeout == 0 {
+        return choose(ctx, table).map_or_else(nobody(table), |_| SK_PASS);
+    }
+    let Some(flow) = packet::flow(ctx) else {
+        return choose(ctx, table).map_or_else(nobody(table), |_| SK_PASS);
+    };
+    // SAFETY: the helper only reads a clock.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    let known = FLOWS.get_ptr_mut(&flow);
+    if let Some(known) = known {
+        // SAFETY: points into the map's value. Another CPU may handle a datagram of the same flow:
+        // then both write the same, or the later time is one tick off.
+        let state = unsafe { &mut *known };
+        let member = state.member;
+        if now.saturating_sub(state.last) < table.flow_timeout
+            && MEMBERS.select_reuseport(ctx, member).is_ok()
+        {
+            if state.last != now {
+                state.last = now;
+            }
+            touch(member, now);
+            count(member, |c| c.selected += 1);
+            return SK_PASS;
+        }
+    }
+    let Some(member) = choose(ctx, table) else {
+        return nobody(table)();
+    };
+    let state = FlowState {
+        member: u32::from(member),
+        reserved: 0,
+        last: now,
+    };
+    // The table evicts what has been idle for longest where it is full; it fails only if two CPUs are
+    // at it, and then the other one's entry serves.
+    if FLOWS.insert(&flow, &state, 0).is_ok() && known.is_none() {
+        count(MEMBERS_MAX as u32, |c| c.flows += 1);
+    }
+    touch(u32::from(member), now);
+    SK_PASS
+}
+
+/// Chooses a member, and counts the datagram.
+#[inline(always)]
+fn choose(ctx: &SkReuseportContext, table: &Table) -> Option<u16> {
+    let chosen = ByTable.choose(ctx, table, SYNS)?;
+    if chosen.after_miss {
+        count(MEMBERS_MAX as u32, |c| c.missed += 1);
+    }
+    count(u32::from(chosen.member), |c| c.selected += 1);
+    Some(chosen.member)
+}
+
+/// What becomes of a datagram for which there is nobody.
+#[inline(always)]
+fn nobody(table: &Table) -> impl FnOnce() -> u32 {
+    let empty = table.len == 0;
+    move || if empty { refuse() } else { fall_through() }
+}
+
+/// Notes that a member has a flow that is not idle.
+#[inline(always)]
+fn touch(member: u32, now: u64) {
+    if let Some(last) = FLOWED.get_ptr_mut(member) {
+        // SAFETY: points into the map's value; an aligned store of 8 bytes can't tear. All CPUs write
+        // the same, once a tick.
+        unsafe {
+            if *last < now {
+                *last = now;
+            }
+        }
+    }
+}

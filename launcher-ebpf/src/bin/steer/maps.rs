@@ -1,0 +1,58 @@
+//! The maps: one set for each group.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, ReusePortSockArray},
+    macros::btf_map,
+};
+use launcher_common::{Counters, Flow, FlowState, Loads, MEMBERS_MAX, ProbeSource, Table};
+
+/// The group's sockets, by member index; the last one is the holding socket. An entry clears itself
+/// when its socket closes.
+#[btf_map]
+pub static MEMBERS: ReusePortSockArray<{ MEMBERS_MAX + 1 }> = ReusePortSockArray::new();
+
+/// The table in force. Replacing it is one store of a pointer, and the system call that does it
+/// returns only when no program runs with the old one (`maybe_wait_bpf_programs`).
+#[btf_map]
+pub static TABLE: ArrayOfMaps<Array<Table, 1>, 1> = ArrayOfMaps::new();
+
+/// The counters from which `round-robin` and `least-conn` take their turns: that of SYNs, and that of
+/// what else gets here.
+#[btf_map]
+pub static CURSOR: Array<u64, 2> = Array::new();
+
+/// By member index; the last one is the group's own.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Counters, { MEMBERS_MAX + 1 }> = PerCpuArray::new();
+
+/// The launcher's own connections, each meant for one member.
+#[btf_map]
+pub static PROBES: HashMap<ProbeSource, u32, 1024> = HashMap::new();
+
+/// How many entries `PROBES` has: while it is 0, as almost always, nothing is looked up.
+#[btf_map]
+pub static PROBING: Array<u64, 1> = Array::new();
+
+/// How busy each member is. Handshakes are counted here, connections in `account`.
+#[btf_map]
+pub static LOADS: Array<Loads, 1> = Array::new();
+
+/// By the cookie of a listener all of whose connections are counted: its member index.
+#[btf_map]
+pub static LISTENERS: HashMap<u64, u32, { MEMBERS_MAX + 1 }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// By the cookie of an established connection that has moved to another member: that one's index.
+/// `account` removes it when the connection closes.
+#[btf_map]
+pub static MOVED: HashMap<u64, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Where flows of datagrams go. The launcher sets the size.
+#[btf_map]
+pub static FLOWS: LruHashMap<Flow, FlowState, 1> = LruHashMap::new();
+
+/// When each member was last sent a datagram of a flow: ns of the monotonic clock, as coarse as its
+/// tick. A member all of whose flows have been idle for a time is one whose last datagram was before.
+#[btf_map]
+pub static FLOWED: Array<u64, MEMBERS_MAX> = Array::new();
