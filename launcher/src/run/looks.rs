@@ -236,7 +236,7 @@ impl Launcher {
         }
     }
 
-    fn look_for_limits(&mut self) {
+    pub(super) fn look_for_limits(&mut self) {
         let ready = self.fleet.views().into_iter().filter(|view| {
             !view.leaving
                 && view.state == State::Ready
@@ -251,9 +251,10 @@ impl Launcher {
                     .is_some_and(|sent| sent >= limit)
             });
             let memory = self.plan.recycle.max_memory.is_some_and(|limit| {
-                let running = self.running.get(&worker);
-                let used = running.and_then(|running| running.cgroup.memory_bytes());
-                used.is_some_and(|used| used > limit)
+                self.running.get(&worker).is_some_and(|running| {
+                    let used = || running.cgroup.memory_bytes();
+                    running.memory_exceeded || used().is_some_and(|used| used > limit)
+                })
             });
             if connections {
                 due.push((worker, Recycle::Connections));

@@ -111,6 +111,9 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
     let file_limit = inherited.file_limit().unwrap_or(file_limit);
     let hierarchy = Hierarchy::find()?;
     let (lock, cgroup) = lock(&plan, &runtime_dir, &hierarchy, &mut inherited)?;
+    if plan.recycle.max_memory.is_some() {
+        cgroup.enable_memory();
+    }
     let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let pins = pins(&plan, &hierarchy, &cgroup, &mut legacy);
     let listened = match &legacy {

@@ -10,7 +10,7 @@ use crate::{
     config::Ready,
     fleet::Event,
     ipc::{Channel, Closed, Message},
-    sys::{notify::NotifySocket, readable::Readable},
+    sys::{memory::MemoryWatch, notify::NotifySocket, readable::Readable},
     worker::WorkerId,
 };
 
@@ -30,6 +30,8 @@ pub(super) enum News {
     Notified(WorkerId),
     /// The IPC channel has a message.
     Message(WorkerId),
+    /// Something has changed in its memory's use.
+    Memory(WorkerId),
     /// A main process that is not our child has ended.
     Ended(WorkerId),
 }
@@ -91,6 +93,24 @@ impl Notify {
             socket,
             _task: task,
         })
+    }
+}
+
+/// The watch over a worker's memory, and the task that waits for it.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) watch: MemoryWatch,
+    _task: Task,
+}
+
+impl Memory {
+    pub(super) fn new(
+        to: &mpsc::Sender<News>,
+        worker: WorkerId,
+        watch: MemoryWatch,
+    ) -> io::Result<Self> {
+        let task = when_ready(to, Readable::new(watch.as_fd())?, News::Memory(worker));
+        Ok(Self { watch, _task: task })
     }
 }
 
@@ -168,7 +188,19 @@ impl Launcher {
         match news {
             News::Notified(worker) => self.on_notified(worker),
             News::Message(worker) => self.on_message(worker),
+            News::Memory(worker) => self.on_memory(worker),
             News::Ended(worker) => self.on_ended(worker),
+        }
+    }
+
+    fn on_memory(&mut self, worker: WorkerId) {
+        if let Some(running) = self.running.get_mut(&worker)
+            && let Some(memory) = &running.memory
+            && memory.watch.exceeded()
+        {
+            running.memory = None;
+            running.memory_exceeded = true;
+            self.look_for_limits();
         }
     }
 

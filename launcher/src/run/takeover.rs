@@ -204,6 +204,7 @@ impl Launcher {
                     Err(_) => ended.push(worker),
                 }
             }
+            self.watch_memory(worker, &mut running);
             self.running.insert(worker, running);
         }
         let mut sightings = Vec::new();

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use super::{
     launcher::Launcher,
-    news::{Chatter, Ipc, Notify, Task},
+    news::{Chatter, Ipc, Memory, Notify, Task},
 };
 use crate::{
     config::Ready,
@@ -48,6 +48,10 @@ pub(super) struct Running {
     /// What it says of itself.
     pub(super) status_text: Option<String>,
     pub(super) notify: Option<Notify>,
+    /// Where the kernel tells when it uses too much memory.
+    pub(super) memory: Option<Memory>,
+    /// Whether it did.
+    pub(super) memory_exceeded: bool,
     pub(super) ipc: Option<Ipc>,
     /// Whether it has said more than was read.
     pub(super) unread: bool,
@@ -72,6 +76,8 @@ impl Running {
             shutdown_told: false,
             status_text: None,
             notify: None,
+            memory: None,
+            memory_exceeded: false,
             ipc: None,
             unread: false,
             chatter: Chatter::default(),
@@ -105,6 +111,7 @@ impl Launcher {
             .plan
             .environment(worker, workers, std::env::vars_os())
             .map_err(shorten)?;
+        self.watch_memory(worker, running);
         running.notify = self
             .notify_socket(worker)
             .map_err(|error| format!("making its notification socket failed: {error}"))?;
@@ -144,6 +151,23 @@ impl Launcher {
             ipc,
         })
         .map_err(|error| error.to_string())
+    }
+
+    /// Has the kernel tell when a worker uses more memory than it may, where it can. Elsewhere it is
+    /// looked at again and again.
+    pub(super) fn watch_memory(&self, worker: WorkerId, running: &mut Running) {
+        let Some(limit) = self.plan.recycle.max_memory else {
+            return;
+        };
+        let watch = running.cgroup.watch_memory(limit).and_then(|watch| {
+            watch
+                .map(|watch| Memory::new(&self.news, worker, watch))
+                .transpose()
+        });
+        running.memory = watch.unwrap_or_else(|error| {
+            debug!("the kernel does not tell of worker {worker}'s memory: {error}");
+            None
+        });
     }
 
     /// A worker's notification socket, where that is how it says that it is ready.

@@ -2,7 +2,7 @@
 //!
 //! A worker's cgroup tells which worker a process belongs to, carries the capture programs, and
 //! is the handle by which its whole process tree is signalled and killed. No controller is enabled
-//! in them, so no limit changes and the "no internal processes" rule is not touched.
+//! in them, but for that of memory where its use is limited; so no other limit changes.
 
 use std::{
     fs::{self, File},
@@ -21,6 +21,7 @@ use nix::{
 };
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::memory::MemoryWatch;
 use crate::worker::WorkerId;
 
 /// The fleet's cgroup.
@@ -67,6 +68,12 @@ impl FleetCgroup {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Enables the memory controller for the workers' cgroups, where the fleet's has it.
+    pub fn enable_memory(&self) {
+        // The kernel refuses what is not available, and everything is as before.
+        let _ = fs::write(self.path.join("cgroup.subtree_control"), "+memory");
     }
 
     /// Creates the cgroup of a worker.
@@ -267,6 +274,15 @@ impl WorkerCgroup {
             })
             .sum();
         Some(pages * page)
+    }
+
+    /// Has the kernel tell when it uses more memory than `limit`, in bytes; `None` where the memory
+    /// controller is not enabled.
+    ///
+    /// # Errors
+    /// Those of [`MemoryWatch`]'s files.
+    pub fn watch_memory(&self, limit: u64) -> io::Result<Option<MemoryWatch>> {
+        MemoryWatch::new(&self.path, limit)
     }
 
     /// Removes the directory, and those that the worker made below it.

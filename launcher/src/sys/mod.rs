@@ -8,6 +8,7 @@ pub mod identity;
 pub mod inherit;
 pub mod listen;
 pub mod listeners;
+pub mod memory;
 pub mod netns;
 pub mod notify;
 pub mod pins;
