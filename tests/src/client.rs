@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -88,18 +88,33 @@ pub fn receive(mut connection: &TcpStream) -> io::Result<Response> {
     parse().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {text:?}")))
 }
 
-/// Sends a datagram from a new port of this machine's, and reads the answer.
+/// Sends a datagram with a question mark from a new port of this machine's, and reads the answer.
+///
+/// # Errors
+/// As for [`exchange`].
+pub fn ask_udp(to: SocketAddr) -> io::Result<String> {
+    let answer = exchange(to, b"?")?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Sends a datagram from a new port of this machine's, and reads the one that comes back, of at most
+/// 512 bytes. It may come from another address: a server on a wildcard that does not look where it was
+/// asked has its kernel choose one.
 ///
 /// # Errors
 /// Those of the socket; an answer that does not come is one.
-pub fn ask_udp(to: SocketAddr) -> io::Result<String> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    socket.connect(to)?;
+pub fn exchange(to: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+    let own: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((own, 0))?;
     socket.set_read_timeout(Some(TIMEOUT))?;
-    socket.send(b"?")?;
-    let mut answer = [0; 64];
+    socket.send_to(question, to)?;
+    let mut answer = vec![0; 512];
     let length = socket.recv(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    answer.truncate(length);
+    Ok(answer)
 }
 
 /// Sends `count` requests one after another and counts the bodies of the answers: who has answered,

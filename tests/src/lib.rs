@@ -8,9 +8,11 @@
 
 pub mod cgroup;
 pub mod client;
+pub mod dns;
 pub mod gate;
 pub mod launcher;
 pub mod load;
+pub mod netns;
 pub mod patient;
 pub mod process;
 pub mod procfs;

@@ -1,8 +1,8 @@
 //! The servers, as they come: nobody here wrote them, and none is told about port sharing.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use crate::gate::path_of;
+use crate::{dns, gate::path_of};
 
 /// Files of the tests' own: what real servers are given to serve.
 pub const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
@@ -60,7 +60,7 @@ pub fn gunicorn(port: u16) -> Vec<String> {
 #[must_use]
 pub fn nginx(dir: &Path, copies: u32) -> Vec<String> {
     for slot in 0..copies {
-        std::fs::create_dir(dir.join(slot.to_string())).expect("a new temporary directory");
+        fs::create_dir(dir.join(slot.to_string())).expect("a new temporary directory");
     }
     let prefix = dir
         .join("{slot}")
@@ -73,6 +73,27 @@ pub fn nginx(dir: &Path, copies: u32) -> Vec<String> {
         .into()
 }
 
+/// nginx with one worker per copy, which listens where `servers` says: `server` blocks of its
+/// configuration. `dir` gets the files of `copies` copies.
+///
+/// # Panics
+/// When they can't be written.
+#[must_use]
+pub fn nginx_with(dir: &Path, copies: u32, servers: &str) -> Vec<String> {
+    let conf = include_str!("../servers/nginx.conf");
+    let (head, _) = conf.split_once("    server {").expect("it has one server");
+    let conf = head.replace("worker_processes 2", "worker_processes 1") + servers + "}\n";
+    let file = dir.join("nginx.conf");
+    fs::write(&file, conf).expect("a new temporary directory");
+    let mut command = nginx(dir, copies);
+    let last = command.last_mut().expect("the configuration's path");
+    *last = file
+        .to_str()
+        .expect("temporary directories have UTF-8 names")
+        .to_owned();
+    command
+}
+
 /// busybox's httpd: statically linked in Debian's `busybox-static`.
 #[must_use]
 pub fn busybox(port: u16) -> Vec<String> {
@@ -80,6 +101,43 @@ pub fn busybox(port: u16) -> Vec<String> {
     [&busybox, "httpd", "-f", "-p", &port, "-h", FILES]
         .map(str::to_owned)
         .into()
+}
+
+/// The same, but each copy serves the directory below `dir` that has the number of its slot.
+///
+/// # Panics
+/// When the path is not UTF-8.
+#[must_use]
+pub fn busybox_in(port: u16, dir: &Path) -> Vec<String> {
+    let mut command = busybox(port);
+    let files = command.last_mut().expect("the directory");
+    let own = dir.join("{slot}");
+    *files = own
+        .to_str()
+        .expect("temporary directories have UTF-8 names")
+        .to_owned();
+    command
+}
+
+/// dnsmasq, which answers with its slot (see [`crate::dns`]) in four groups: over TCP and UDP, each on
+/// `0.0.0.0` and `[::]`. It is small: some 3 MB, most of them shared.
+#[must_use]
+pub fn dnsmasq(port: u16) -> Vec<String> {
+    let [dnsmasq, port] = [path_of("dnsmasq"), format!("--port={port}")];
+    let record = format!("--txt-record={},{{slot}}", dns::NAME);
+    [
+        &dnsmasq,
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--pid-file",
+        "--no-resolv",
+        "--no-hosts",
+        "--user=root",
+        &port,
+        &record,
+    ]
+    .map(str::to_owned)
+    .into()
 }
 
 /// `sockets.py`: a server on the sockets that are named (`tcp,0.0.0.0,8080`; see there), which

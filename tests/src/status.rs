@@ -1,6 +1,6 @@
 //! `status --json`, with the questions that tests ask.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde_json::Value;
 
@@ -31,6 +31,37 @@ impl Status {
             (Some(group), None) => group,
             _ => panic!("not one group of port {port}: {}", self.0),
         }
+    }
+
+    /// The group of this protocol, `tcp` or `udp`, and address.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    #[track_caller]
+    pub fn group_at(&self, protocol: &str, at: SocketAddr) -> &Value {
+        let found = self.groups().iter().find(|group| {
+            group["protocol"] == protocol
+                && group["address"] == at.ip().to_string()
+                && group["port"] == at.port()
+        });
+        found.unwrap_or_else(|| panic!("no group {protocol} {at}: {}", self.0))
+    }
+
+    /// Asserts that the program, and nothing else, chose for `expected` connections or datagrams
+    /// in this group in all.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[track_caller]
+    pub fn assert_selected_at(&self, protocol: &str, at: SocketAddr, expected: u64) {
+        let group = self.group_at(protocol, at);
+        let counted = ["selected_total", "fell_through_total"].map(|name| group[name].as_u64());
+        assert_eq!(
+            counted,
+            [Some(expected), Some(0)],
+            "{protocol} {at}: {group}"
+        );
     }
 
     /// A counter of the only group of this port, such as `selected_total`.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kernel_tests::{
     gate,
     launcher::{Launch, Launcher, Site},
-    process::Stream,
+    process::{Finished, Stream},
     scripts,
 };
 use serde_json::Value;
@@ -119,6 +119,7 @@ fn what_an_operation_cannot_be_is_a_usage_error() {
     for (arguments, allowed) in [
         (&["scale", "0"][..], "allowed: 1 to 256"),
         (&["scale", "auto"], "allowed: 1 to 256"),
+        (&["scale", "257"], "allowed: 1 to 256"),
         (&["drain", "one"], "allowed: the number of a slot, 0 to 255"),
         (&["send", "all", "hello"], "allowed: a JSON value"),
         (
@@ -129,6 +130,19 @@ fn what_an_operation_cannot_be_is_a_usage_error() {
         let finished = site.control(arguments);
         assert_eq!(finished.code(), 2, "{arguments:?}: {}", finished.stderr);
         assert!(finished.stderr.contains(allowed), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn more_workers_than_a_fleet_can_have_are_refused_with_the_limit() {
+    let refused = |finished: Finished| {
+        assert_eq!(finished.code(), 2, "{}", finished.stderr);
+        let why = "more than a fleet can have; allowed: auto, or 1 to 256";
+        assert!(finished.stderr.contains(why), "{}", finished.stderr);
+    };
+    for number in ["257", "5000", "99999999999"] {
+        refused(Launch::of(["true"]).options(["--workers", number]).run());
+        refused(Launch::of(["true"]).env("WEB_CONCURRENCY", number).run());
     }
 }
 

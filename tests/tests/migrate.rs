@@ -1,19 +1,17 @@
-//! Connections for which the program runs a second time: their worker has gone, or SYN cookies are on.
+//! Connections for which the program runs a second time, because their worker has gone.
 //!
 //! The scenarios of the kernel's selftest `migrate_reuseport`: 25 connections are somewhere between
 //! their SYN and `accept` at a worker that is killed; all must be served by another one, and the
 //! program must have counted 25.
 
 use std::{
-    fs, io,
+    io,
     net::{IpAddr, TcpStream},
 };
 
 use kernel_tests::{
-    client, gate,
-    launcher::Launch,
+    client, gate, netns,
     patient::{PORT, Patient},
-    scripts::{self, WITNESS_PORT},
     tun::{Client, HOST_V4, HOST_V6, Remote},
 };
 
@@ -101,7 +99,7 @@ fn all_move(family: Family, state: State) {
     };
     if state == State::SynRecv {
         // For servers, without a cookie, and without their asking (the kernel's ip-sysctl.rst).
-        set("tcp_fastopen", 0x2 | 0x200 | 0x400);
+        netns::set("tcp_fastopen", 0x2 | 0x200 | 0x400);
     }
     let Some(mut remote) = Remote::attach() else {
         return;
@@ -125,7 +123,7 @@ fn move_all(remote: &mut Remote, family: Family, state: State) -> bool {
         State::SynRecv => (REQUEST, &[]),
         _ => (&[], REQUEST),
     };
-    let moved_before = kernel_counter("TCPMigrateReqSuccess");
+    let moved_before = netns::counter("TCPMigrateReqSuccess");
     let fleet = Patient::start(family.any, 2, &[]);
     fleet.listen(0);
     let clients = half_open(remote, family, in_syn);
@@ -157,8 +155,8 @@ fn move_all(remote: &mut Remote, family: Family, state: State) -> bool {
     fleet.accept(1);
     assert_answered(remote, &clients, &fleet, 1);
     fleet.assert_migrated(CLIENTS);
-    let moved = kernel_counter("TCPMigrateReqSuccess") - moved_before;
-    let lost = kernel_counter("TCPMigrateReqFailure");
+    let moved = netns::counter("TCPMigrateReqSuccess") - moved_before;
+    let lost = netns::counter("TCPMigrateReqFailure");
     assert_eq!((moved, lost), (CLIENTS, 0));
     fleet.end();
     let mut received = clients.iter().map(|&client| remote.received(client));
@@ -236,26 +234,6 @@ fn a_queue_moves_on_to_all_that_are_left_each_time_a_worker_is_killed() {
     fleet.end();
 }
 
-#[test]
-fn sequential_connections_take_even_turns_under_syn_cookies() {
-    let Some(_netns) = gate::enter(&["python3"]) else {
-        return;
-    };
-    // Always, not only when the queue of half-open connections is full.
-    set("tcp_syncookies", 2);
-    let launcher = Launch::of(scripts::witness())
-        .options(["--workers", "3"])
-        .ready();
-    // One after another: the ACK takes no turn, and goes where the next SYN would.
-    let served = client::spread(client::address("127.0.0.1:8080"), 30);
-    let status = launcher.status();
-    let even = (0..3).map(|slot| (status.pid(slot).to_string(), 10));
-    assert_eq!(served, even.collect());
-    assert_eq!(kernel_counter("SyncookiesRecv"), 30);
-    assert_eq!(status.counter(WITNESS_PORT, "fell_through_total"), 0);
-    assert_eq!(launcher.stop(), 0);
-}
-
 /// 25 clients that have got a SYN-ACK.
 #[track_caller]
 fn half_open(remote: &mut Remote, family: Family, data: &[u8]) -> Vec<Client> {
@@ -277,25 +255,4 @@ fn assert_answered(remote: &mut Remote, clients: &[Client], fleet: &Patient, slo
         assert!(!received.reset, "{received:?}");
         assert_eq!(String::from_utf8_lossy(&received.data), answer);
     }
-}
-
-/// Sets one of the network namespace's options for IPv4, most of which are for both families.
-#[track_caller]
-fn set(name: &str, value: u32) {
-    let file = format!("/proc/sys/net/ipv4/{name}");
-    let written = fs::write(&file, value.to_string());
-    written.unwrap_or_else(|error| panic!("{file}: {error}"));
-}
-
-/// What the kernel has counted in the calling thread's network namespace, under `TcpExt`.
-#[track_caller]
-fn kernel_counter(name: &str) -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/net/netstat").expect("/proc is mounted");
-    // A line of names, and below it a line of their values.
-    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
-    let mut fields = || lines.next().unwrap_or_default().split(' ');
-    let (names, values) = (fields(), fields());
-    let value = names.zip(values).find(|(found, _)| *found == name);
-    let value = value.and_then(|(_, value)| value.parse().ok());
-    value.unwrap_or_else(|| panic!("the kernel does not count {name}"))
 }

@@ -18,6 +18,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("node", "nodejs"),
     ("busybox", "busybox-static"),
+    ("dnsmasq", "dnsmasq-base"),
     // To look at what the launcher did, and to run it as somebody else.
     ("ip", "iproute2"),
     ("strace", "strace"),

@@ -137,6 +137,12 @@ fn wrong_values_say_what_is_allowed() {
     for (line, option, allowed) in [
         ("--workers 0 -- x", "--workers", "auto"),
         ("run --workers 0 -- x", "--workers", "auto"),
+        (
+            "--workers 257 -- x",
+            "--workers",
+            "more than a fleet can have; allowed: auto, or 1 to 256",
+        ),
+        ("-w 99999999999 -- x", "--workers", "or 1 to 256"),
         ("--steer nope -- x", "--steer", "round-robin"),
         ("--pin x -- x", "--pin", "none"),
         ("--port 0 -- x", "--port", "port 0 lets the kernel pick"),
@@ -176,6 +182,7 @@ fn wrong_values_say_what_is_allowed() {
         ("--ipc cluster -- x", "--ipc", "node"),
         ("status a/b", "[NAME]", "A-Z"),
         ("scale 0", "N", "1 to 256"),
+        ("scale 257", "N", "1 to 256"),
         ("restart one", "SLOT", "0 to 255"),
         ("drain -1", "-1", "unexpected argument"),
         ("undrain 256", "SLOT", "0 to 255"),

@@ -10,6 +10,9 @@ use std::{fmt, num::IntErrorKind, str::FromStr};
 /// How many workers a fleet can have.
 pub const WORKERS_MAX: u32 = 256;
 
+// In a reload a slot has two workers, and each of them may have two sockets in a group.
+const _: () = assert!(WORKERS_MAX as usize * 2 * 2 <= launcher_common::MEMBERS_MAX);
+
 /// The numbers a CPU can have are below this: what the kernel can be built for (`NR_CPUS`).
 pub const CPUS_MAX: u32 = 8192;
 
