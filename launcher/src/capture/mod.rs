@@ -197,16 +197,20 @@ impl Capture {
         self.workers.retain(|_, watched| watched.worker != worker);
     }
 
-    /// Handles some of the events that have arrived, and says whether there may be more. A copy of
-    /// each new member's socket comes with its sighting, so not all are handled at once. `cgroup`
-    /// gives a worker's cgroup.
+    /// Handles some of the events that have arrived, and says whether there may be more: not all are
+    /// handled at once, because a copy of each new member's socket comes with its sighting, and others
+    /// wait for their turn. `cgroup` gives a worker's cgroup.
     pub fn read<'a>(
         &mut self,
         cgroup: impl Fn(WorkerId) -> Option<&'a WorkerCgroup>,
     ) -> (Vec<Sighting>, bool) {
-        const EVENTS_MAX: usize = 32;
+        const EVENTS_MAX: usize = 128;
+        const SIGHTINGS_MAX: usize = 32;
         let mut sightings = Vec::new();
         for _ in 0..EVENTS_MAX {
+            if sightings.len() >= SIGHTINGS_MAX {
+                break;
+            }
             let Some(event) = self.programs.next_event() else {
                 return (sightings, false);
             };

@@ -89,6 +89,8 @@ impl Launcher {
     /// Acts on what was seen, and closes our copies of the workers' sockets: an open one would keep
     /// a dead worker's socket in its group.
     fn see(&mut self, sightings: Vec<Sighting>) {
+        self.steering.gather();
+        let mut looked = false;
         for sighting in sightings {
             match sighting {
                 Sighting::Member {
@@ -100,10 +102,12 @@ impl Launcher {
                 } => {
                     debug!("worker {worker} listens on {endpoint}");
                     let members = self.steering.members(&endpoint);
-                    if members.contains(&worker) {
+                    if members.contains(&worker) && !looked {
                         // It may have closed the socket that it had: until that is out of the
-                        // table, its turns go to the next worker.
+                        // table, its turns go to the next worker. Whatever was closed before one
+                        // of these was seen has been closed by now, so that once is enough.
                         self.forget_closed();
+                        looked = true;
                     }
                     match self.steering.adopt(worker, cookie, &endpoint, uid, socket) {
                         Ok(true) => {}
@@ -157,6 +161,9 @@ impl Launcher {
                      turn MPTCP off in the server (Go: GODEBUG=multipathtcp=0; or sysctl net.mptcp.enabled=0)"
                 ),
             }
+        }
+        if let Err(failure) = self.steering.install_gathered() {
+            self.fail_unless_serving(failure);
         }
         self.steering.close_copies();
     }

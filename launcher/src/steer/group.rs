@@ -42,6 +42,8 @@ pub(super) struct Group {
     pub(super) places: u16,
     /// What the table in force was compiled from, and whether it has connections held.
     pub(super) installed: Option<(Vec<Weighted>, bool)>,
+    /// Whether members wait for a table that has them; see [`Steering::gather`](super::Steering::gather).
+    pub(super) due: bool,
     /// Copies of members' sockets through which the program is yet to be attached.
     pub(super) unattached: Vec<OwnedFd>,
     /// Since when it was seen to have no members.
@@ -91,6 +93,7 @@ impl Group {
         let failed =
             |error: &(dyn Error + 'static)| ebpf_failure(format!("cannot steer {endpoint}"), error);
         let wanted = weigh(&self.members, ready);
+        self.due = false;
         self.holds &= endpoint.protocol == Protocol::Tcp && self.program.is_some();
         self.install(&wanted).map_err(|error| failed(&error))?;
         // With an empty table and nothing to hold them the program refuses connections. It is
@@ -119,6 +122,21 @@ impl Group {
             warn!("no connections can be held on {endpoint}: {error}");
         }
         Ok(hands_over)
+    }
+
+    /// Whether a table that has members is in force, and what these ready workers ask for only adds to
+    /// it: then nobody is worse off for a moment without the new one.
+    pub(super) fn only_grows(&self, ready: &[WorkerId]) -> bool {
+        let Some((installed, _)) = &self.installed else {
+            return false;
+        };
+        let wanted = weigh(&self.members, ready);
+        // Both are in the order of the indices.
+        let stays = |was: &Weighted| {
+            let at = wanted.binary_search_by_key(&was.member, |now| now.member);
+            at.is_ok_and(|at| wanted[at] == *was)
+        };
+        !installed.is_empty() && installed.iter().all(stays)
     }
 
     fn install(&mut self, wanted: &[Weighted]) -> Result<(), MapError> {

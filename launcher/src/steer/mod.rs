@@ -79,6 +79,8 @@ pub struct Steering {
     /// The number of the next group's pins.
     next_pins: u32,
     handed_over: bool,
+    /// Whether members that are added wait for a table; see [`Steering::gather`].
+    gathering: bool,
 }
 
 impl Steering {
@@ -101,6 +103,7 @@ impl Steering {
             spare: None,
             next_pins: earlier.map_or(0, Remembered::next_pins),
             handed_over: false,
+            gathering: false,
         };
         if steering.settings.policy != Some(Policy::Kernel) {
             let loaded = steering.load(Protocol::Tcp)?;
@@ -238,6 +241,7 @@ impl Steering {
             remembered: Vec::new(),
             places: 0,
             installed: None,
+            due: false,
             unattached: Vec::new(),
             deserted: None,
             abandoned: false,
@@ -329,9 +333,32 @@ impl Steering {
         group.places = group.places.max(index + 1);
         group.members.insert(index, member);
         if group.remembered.is_empty() {
-            self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
+            if self.gathering && group.only_grows(&self.ready) {
+                group.due = true;
+            } else {
+                self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
+            }
         }
         Ok(true)
+    }
+
+    /// Until [`Steering::install_gathered`], members that are only added to a table wait for each other:
+    /// the kernel takes some ten milliseconds to exchange a table, because it waits until no CPU uses
+    /// the old one. What takes a member out of a table is done at once.
+    pub fn gather(&mut self) {
+        self.gathering = true;
+    }
+
+    /// Brings in force what was gathered.
+    ///
+    /// # Errors
+    /// As for [`Steering::set_ready`].
+    pub fn install_gathered(&mut self) -> Result<(), Failure> {
+        self.gathering = false;
+        for (endpoint, group) in self.groups.iter_mut().filter(|(_, group)| group.due) {
+            self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
+        }
+        Ok(())
     }
 
     /// Steers to these workers, and to no others. `workers` is the whole set.
@@ -341,6 +368,10 @@ impl Steering {
     pub fn set_ready(&mut self, workers: &[WorkerId]) -> Result<(), Failure> {
         self.ready = workers.to_vec();
         for (endpoint, group) in &mut self.groups {
+            if self.gathering && group.only_grows(&self.ready) {
+                group.due = true;
+                continue;
+            }
             self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
         }
         Ok(())
@@ -424,6 +455,9 @@ impl Steering {
                 .filter(|(_, member)| gone(member))
                 .map(|(&index, _)| index)
                 .collect();
+            if self.gathering && indices.is_empty() {
+                continue;
+            }
             for index in indices {
                 if let Some(member) = group.members.remove(&index) {
                     let sent = group.sent_to(index, member.before);

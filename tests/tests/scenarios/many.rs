@@ -102,3 +102,34 @@ fn twenty_ports_of_one_server_are_twenty_groups() {
     }
     launcher.stop_clean();
 }
+
+#[test]
+fn a_full_group_says_so_and_serves_on() {
+    const WORKERS: u64 = 5;
+    const SOCKETS: u64 = 206;
+    // The table's limit: 1024 members.
+    const MEMBERS: u64 = 1024;
+    const _: () = assert!(WORKERS * SOCKETS > MEMBERS);
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let specs = vec!["tcp,0.0.0.0,8080,reuseport"; SOCKETS as usize];
+    let options = ["--workers", &WORKERS.to_string(), "--steer", "round-robin"];
+    let launcher = Launch::of(servers::sockets(&specs))
+        .options(options)
+        .ready();
+    launcher
+        .process
+        .wait_until("a warning for each socket beyond", |lines| {
+            let warned = "on tcp 0.0.0.0:8080: the group has its 1024 members already";
+            let warnings = lines.iter().filter(|line| line.text.contains(warned));
+            (warnings.count() as u64 == WORKERS * SOCKETS - MEMBERS).then_some(())
+        });
+    launcher.members(MEMBERS);
+    // One turn of each member.
+    let served = client::spread(address("127.0.0.1:8080"), MEMBERS);
+    let left_out: u64 = served.values().map(|&count| SOCKETS - count).sum();
+    assert_eq!(left_out, WORKERS * SOCKETS - MEMBERS, "{served:?}");
+    launcher.status().assert_selected(8080, MEMBERS);
+    launcher.stop_clean();
+}
