@@ -14,6 +14,7 @@ use clap::Parser;
 mod apt;
 mod bench;
 mod bpf;
+mod fuzz;
 mod process;
 mod setup;
 mod test;
@@ -44,6 +45,12 @@ enum Task {
     Test {
         /// Only build and run the tests whose name contains this
         filter: Option<String>,
+    },
+    /// Fuzz choose() for a while; a finding is a failure (installs cargo-fuzz below target/)
+    Fuzz {
+        /// How long each target is run
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
     },
     /// Measure what steering costs, beside the kernel's own hash (a benchmark, not a test)
     #[command(disable_help_flag = true)]
@@ -103,6 +110,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Setup { check: true } => setup::check(),
         Task::Setup { check: false } => setup::install(),
         Task::Test { filter } => test::run(root, filter.as_deref()),
+        Task::Fuzz { seconds } => fuzz::run_all(root, seconds),
         Task::BenchSteer { arguments } => bench::steer(root, &arguments),
         Task::BenchTail { arguments } => bench::tail(root, &arguments),
     }

@@ -19,12 +19,11 @@ pub(crate) fn run(root: &Path, filter: Option<&str>) -> Result<()> {
     if filter.is_none() {
         step("fmt", || {
             in_workspace(&["fmt", "--all", "--check"])?;
-            in_workspace(&[
-                "fmt",
-                "--manifest-path",
-                "launcher-ebpf/Cargo.toml",
-                "--check",
-            ])
+            for apart in ["launcher-ebpf", "launcher-common/fuzz"] {
+                let manifest = format!("{apart}/Cargo.toml");
+                in_workspace(&["fmt", "--manifest-path", &manifest, "--check"])?;
+            }
+            Ok(())
         })?;
         step("clippy", || {
             let lint = [

@@ -75,8 +75,12 @@ fn nothing_is_lost_under_load_while_workers_are_replaced() {
             report.answers
         );
     }
-    assert_eq!(netns::counter("SyncookiesRecv"), report.sent());
-    launcher.status().assert_selected(PORT, report.sent());
+    // The request may overtake the handshake's ACK on its way through the CPUs: then it brings the
+    // cookie, and the ACK brings it again. A SYN that is repeated is counted again.
+    assert!(netns::counter("SyncookiesRecv") >= report.sent());
+    let status = launcher.status();
+    assert!(status.counter(PORT, "selected_total") >= report.sent());
+    assert_eq!(status.counter(PORT, "fell_through_total"), 0);
     launcher.stop_clean();
 }
 
