@@ -74,11 +74,14 @@ fn search(
                 return Some(Chosen { member, after_miss });
             }
         }
+        // Not `number + step`, which may overflow on the way: it would go on elsewhere on the list, and
+        // leave members out.
+        let begin = number % live_len;
         for step in 0..MEMBERS_MAX as u32 {
             if step >= live_len.get() {
                 break;
             }
-            let index = number.wrapping_add(step) % live_len;
+            let index = begin.wrapping_add(step) % live_len;
             let member = table.live[index as usize % MEMBERS_MAX];
             if select(member) {
                 return Some(Chosen { member, after_miss });

@@ -42,8 +42,8 @@ pub(crate) fn run_all(root: &Path, seconds: u32) -> Result<()> {
         run(fuzz(&words).args(quiet)).with_context(|| {
             format!(
                 "{target} has a finding, or does not build\n  → its input is named above; run it \
-                 again with `{} fuzz run --sanitizer none {target} FILE` in {CRATE}, then make it a test",
-                tool.display()
+                 again with `../target/cargo-fuzz-{CARGO_FUZZ}/bin/cargo-fuzz fuzz run --sanitizer \
+                 none {target} FILE` in {CRATE}, then make it a test\n",
             )
         })?;
     }

@@ -147,6 +147,21 @@ fn the_turns_of_one_that_has_gone_are_dealt_out_among_all_others() {
 }
 
 #[test]
+fn the_only_one_left_is_found_at_the_greatest_numbers() {
+    // With so many gone, the list of live members is gone through, from a place near its end or not.
+    let entries: Vec<u16> = (0..60).collect();
+    for policy in POLICIES {
+        let table = table(policy, &entries);
+        for number in u32::MAX - 60..=u32::MAX {
+            for survivor in 0..60 {
+                let chosen = choose(&table, number, |member| member == survivor);
+                assert_eq!(chosen.map(|chosen| chosen.member), Some(survivor));
+            }
+        }
+    }
+}
+
+#[test]
 fn the_greatest_lengths_do_not_overflow() {
     for policy in POLICIES {
         let mut table = table(policy, &[1]);
