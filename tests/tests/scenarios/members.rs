@@ -56,13 +56,23 @@ fn ten_members_then_twenty_then_ten_take_even_turns_in_each_group() {
 
 #[test]
 fn the_hash_reaches_each_of_twenty_members_in_each_group() {
+    each_of_twenty_members_is_reached("hash");
+}
+
+#[test]
+fn chance_reaches_each_of_twenty_members_in_each_group() {
+    each_of_twenty_members_is_reached("random");
+}
+
+#[track_caller]
+fn each_of_twenty_members_is_reached(policy: &str) {
     // Each question has a port of its own. That one of 20 members gets none of 600 has a probability
     // of 20 × 0.95^600, which is 10^-12.
     const ASKED: u64 = 600;
     let Some(_netns) = gate::enter(&["dnsmasq"]) else {
         return;
     };
-    let launcher = ready(name_servers(20, "hash"), 20);
+    let launcher = ready(name_servers(20, policy), 20);
     for (transport, bound, to) in groups() {
         let served = dns::spread(transport, to, ASKED);
         assert_eq!(served.len(), 20, "{transport} {to}: {served:?}");
@@ -80,6 +90,11 @@ fn a_missing_member_is_passed_over_in_turn() {
 #[test]
 fn a_missing_member_is_passed_over_by_the_hash() {
     a_missing_member_is_passed_over("hash");
+}
+
+#[test]
+fn a_missing_member_is_passed_over_by_chance() {
+    a_missing_member_is_passed_over("random");
 }
 
 /// The launcher stands still, so that the tables go on naming a worker that is killed; in the end all
@@ -126,7 +141,7 @@ fn a_missing_member_is_passed_over(policy: &str) {
     for (transport, bound, _) in groups() {
         status.assert_selected_at(&transport.to_string(), bound, 2 * ASKED);
         let missed = status.group_at(&transport.to_string(), bound)["missed_total"].as_u64();
-        // A fifth of the first, and four fifths of the others; of few hash values nobody knows.
+        // A fifth of the first, and four fifths of the others; but nobody knows of few hashes.
         let enough = match policy {
             "round-robin" => ASKED,
             _ => ASKED / 2,
