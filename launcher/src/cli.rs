@@ -2,6 +2,7 @@
 //! themselves; what they mean together is `config`'s to decide.
 
 mod parse;
+mod policies;
 mod quantities;
 mod run;
 #[cfg(test)]

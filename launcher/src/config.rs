@@ -14,11 +14,11 @@ use std::{
 pub use crate::cli::{Check, Ready};
 use crate::{
     capture::Ports,
-    cli::{Ipc, LogFormat, Run},
+    cli::{Ipc, LogFormat, PortSpec, Run},
     failure::{Exit, Failure},
     fleet::placement::{Cpu, Pinning, Workers, auto_count, spread},
-    policy::Policy,
-    sys::{cpus, identity::Identity, program::find_program, runtime::Name},
+    policy::{Policies, Policy},
+    sys::{cpus, identity::Identity, listeners::Protocol, program::find_program, runtime::Name},
     worker::WorkerId,
 };
 
@@ -38,8 +38,8 @@ pub struct Plan {
     pub workers: u32,
     /// Why that many: `affinity 16, cpu.max 7.5 → 8`.
     pub workers_reason: String,
-    /// How connections are steered; `None` is the default of each protocol.
-    pub policy: Option<Policy>,
+    /// How connections and datagrams are steered at first.
+    pub policies: Policies,
     /// Which ports are captured.
     pub ports: Ports,
     /// Whether TCP connections wait while no worker takes any.
@@ -115,6 +115,7 @@ impl Plan {
             env_file,
             ipc,
             steer,
+            steer_udp,
             ports,
             no_hold,
             ready,
@@ -151,7 +152,12 @@ impl Plan {
             Some(name) => name,
             None => Name::of_command(program),
         };
-        check_probes(steer, &ready, health.as_ref())?;
+        let policies = Policies {
+            all: steer,
+            datagrams: steer_udp,
+        };
+        check_probes(policies, &ready, health.as_ref())?;
+        check_ports(policies, &ports)?;
         let (cpus, workers, workers_reason) = place(workers, &pin)?;
         let plan = Self {
             name,
@@ -159,7 +165,7 @@ impl Plan {
             env_file,
             workers,
             workers_reason,
-            policy: steer,
+            policies,
             ports: if ports.is_empty() {
                 Ports::All
             } else {
@@ -280,19 +286,30 @@ fn replace(text: &OsStr, from: &str, to: &str) -> OsString {
 }
 
 /// A question to one worker goes through the port that all share, so the program must steer it.
-fn check_probes(
-    policy: Option<Policy>,
-    ready: &Ready,
-    health: Option<&Check>,
-) -> Result<(), Failure> {
+fn check_probes(policies: Policies, ready: &Ready, health: Option<&Check>) -> Result<(), Failure> {
     let asks = health.is_some() || matches!(ready, Ready::Tcp | Ready::Http(_));
-    if policy != Some(Policy::Kernel) || !asks {
+    if policies.connections() != Policy::Kernel || !asks {
         return Ok(());
     }
     Err(Failure::new(
         "cannot ask single workers over tcp or http with --steer kernel",
         "no eBPF program is there to steer the question to the worker that is meant",
         "choose another policy, or --ready listen, notify or node, and no --health",
+    )
+    .exit(Exit::Usage))
+}
+
+/// Where there are only datagrams, nothing can be dealt out by connections.
+fn check_ports(policies: Policies, ports: &[PortSpec]) -> Result<(), Failure> {
+    let only_datagrams = ports.iter().all(|spec| spec.protocol == Protocol::Udp);
+    let counts = policies.all == Some(Policy::LeastConn) && policies.datagrams.is_none();
+    if ports.is_empty() || !only_datagrams || !counts {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "cannot steer UDP ports by --steer least-conn",
+        "datagrams have no connections that could be counted",
+        "choose another policy, such as hash, or leave the option out",
     )
     .exit(Exit::Usage))
 }
@@ -367,11 +384,15 @@ mod tests {
         for (line, exit) in [
             ("--chdir /none -- true", Exit::Usage),
             ("--env-file /none -- true", Exit::Config),
+            ("--steer kernel --health tcp -- true", Exit::Usage),
+            ("--steer least-conn --port 53/udp -- true", Exit::Usage),
             ("--chdir / -- ./none", Exit::NotFound),
             ("--chdir / -- ./etc", Exit::NotExecutable),
         ] {
             assert_eq!(plan(line).unwrap_err().exit, exit, "{line}");
         }
+        plan("--steer least-conn --port 53/udp --port 53 -- true").unwrap();
+        plan("--steer least-conn --steer-udp hash --port 53/udp -- true").unwrap();
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::{
+    policies::PolicyParser,
     quantities::{
         TimeLimit, age, duration, duration_above_zero, duration_or_infinite, duration_or_off,
         positive, size,
@@ -16,6 +17,19 @@ use crate::{
     policy::Policy,
     sys::runtime::Name,
 };
+
+/// What the policies do.
+const STEER_HELP: &str = "\
+How connections are dealt out, by POLICY:
+round-robin  in turn; the default for TCP
+least-conn   to the worker with the fewest open; not for UDP
+hash         by both ends' addresses and ports; the default for UDP
+source       by the client's address, or the first V4 and V6 bits
+             of it (source:V4/V6, by default 32/64)
+cpu          by the CPU that handles the packet: to the worker
+             that is pinned to it, or near it
+random       at random
+kernel       by the kernel's own hash, without eBPF selection";
 
 const WORKERS: &str = "Workers";
 const CONNECTIONS: &str = "Connections";
@@ -64,15 +78,26 @@ pub struct Run {
     /// process.on('message'), see the verb `send`; "shutdown" comes before the stop signal
     #[arg(long, value_enum, value_name = "node", hide_possible_values = true, help_heading = WORKERS)]
     pub ipc: Option<Ipc>,
-    /// How connections are dealt out: in turn, by the client's and server's address and port, or
-    /// by the kernel's own hash without eBPF selection [default: round-robin; hash for UDP, where
-    /// round-robin would tear flows apart]
+    /// How connections and datagrams are dealt out.
     #[arg(
         long,
-        value_name = "round-robin|hash|kernel",
+        value_name = "POLICY",
+        value_parser = PolicyParser::OF_ALL,
+        hide_possible_values = true,
+        help = STEER_HELP,
         help_heading = CONNECTIONS
     )]
     pub steer: Option<Policy>,
+    /// The policy for UDP, instead of that of --steer; only hash and source keep a flow with its
+    /// worker [default: hash]
+    #[arg(
+        long,
+        value_name = "POLICY",
+        value_parser = PolicyParser::OF_DATAGRAMS,
+        hide_possible_values = true,
+        help_heading = CONNECTIONS
+    )]
+    pub steer_udp: Option<Policy>,
     /// Share only this port; may be repeated [default: every port the command binds by number]
     #[arg(
         long = "port",

@@ -7,7 +7,7 @@ use clap::CommandFactory as _;
 use super::*;
 use crate::{
     fleet::placement::{Pinning, Workers},
-    policy::Policy,
+    policy::{Policy, Prefixes},
 };
 
 fn parse_with(line: &str, web_concurrency: Option<&str>) -> Result<Invocation, clap::Error> {
@@ -58,7 +58,7 @@ fn defaults() {
     let run = run("-- ./server status");
     assert_eq!(run.workers, Workers::Auto);
     assert_eq!(run.pin, Pinning::None);
-    assert_eq!(run.steer, None);
+    assert_eq!((run.steer, run.steer_udp), (None, None));
     assert_eq!(run.ports, []);
     assert_eq!(run.stop_signal.number(), 15);
     assert_eq!(run.stop_timeout, Duration::from_secs(8));
@@ -84,7 +84,7 @@ fn defaults() {
 #[test]
 fn every_option() {
     let run = run(
-        "--workers 2 --steer hash --pin auto --port 80 --port 53/udp --name web \
+        "--workers 2 --steer hash --steer-udp source:24/56 --pin auto --port 80 --port 53/udp --name web \
          --stop-signal sigquit --stop-timeout 500ms --user www --group 33 --log-format json -vv \
          --chdir /srv --env-file web.env --ipc node --no-hold --ready http:/ready \
          --ready-timeout 1m --health tcp --health-interval 1s --health-timeout 500ms \
@@ -107,6 +107,8 @@ fn every_option() {
     assert_eq!(run.max_memory, Some(512 << 20));
     assert_eq!(run.max_age, Some(Duration::from_hours(7 * 24)));
     assert_eq!(run.steer, Some(Policy::Hash));
+    let prefixes = Prefixes { v4: 24, v6: 56 };
+    assert_eq!(run.steer_udp, Some(Policy::Source(prefixes)));
     assert_eq!(run.pin, Pinning::Auto);
     let ports: Vec<String> = run.ports.iter().map(ToString::to_string).collect();
     assert_eq!(ports, ["80/tcp", "53/udp"]);
@@ -144,6 +146,23 @@ fn wrong_values_say_what_is_allowed() {
         ),
         ("-w 99999999999 -- x", "--workers", "or 1 to 256"),
         ("--steer nope -- x", "--steer", "round-robin"),
+        (
+            "--steer least-con -- x",
+            "--steer",
+            "similar value exists: 'least-conn'",
+        ),
+        ("--steer source:33/64 -- x", "--steer", "at most 32 and 128"),
+        ("--steer source:24 -- x", "--steer", "V4/V6"),
+        (
+            "--steer-udp least-conn -- x",
+            "--steer-udp",
+            "no connections that could be counted",
+        ),
+        (
+            "--steer-udp rondom -- x",
+            "--steer-udp",
+            "similar value exists: 'random'",
+        ),
         ("--pin x -- x", "--pin", "none"),
         ("--port 0 -- x", "--port", "port 0 lets the kernel pick"),
         ("--name a/b -- x", "--name", "A-Z"),

@@ -10,9 +10,11 @@ mod tests;
 use std::{fmt, mem, str::FromStr};
 
 use launcher_common::{MEMBERS_MAX, SCAN_MAX, Table};
+use serde::{Deserialize, Serialize};
 
-/// How a member is picked for each connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// How a member is picked for each connection. It is written as its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Policy {
     /// One member after another, each as often as its weight says.
     #[default]
@@ -85,6 +87,69 @@ impl Policy {
             Self::Random => launcher_common::Policy::Random,
             Self::Kernel => return None,
         })
+    }
+}
+
+/// The policies of a fleet, as far as they were given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policies {
+    /// For every group.
+    pub all: Option<Policy>,
+    /// For groups of datagrams, instead of that; not [`Policy::LeastConn`].
+    pub datagrams: Option<Policy>,
+}
+
+impl Policies {
+    /// The policy of groups of connections; the default is `round-robin`.
+    #[must_use]
+    pub fn connections(self) -> Policy {
+        self.all.unwrap_or_default()
+    }
+
+    /// The policy of groups of datagrams: the default is `hash`, because turns would tear flows apart;
+    /// and so it is where the policy of all is `least-conn`, because there are no connections to count.
+    #[must_use]
+    pub fn datagrams(self) -> Policy {
+        match self.datagrams.or(self.all) {
+            None | Some(Policy::LeastConn) => Policy::Hash,
+            Some(policy) => policy,
+        }
+    }
+
+    /// Whether the program steers at least one protocol.
+    #[must_use]
+    pub fn steers(self) -> bool {
+        self.connections() != Policy::Kernel || self.datagrams() != Policy::Kernel
+    }
+
+    /// These for a request: `policy` for datagrams only, or for all.
+    #[must_use]
+    pub fn with(self, policy: Policy, datagrams: bool) -> Self {
+        let policy = Some(policy);
+        match datagrams {
+            true => Self {
+                datagrams: policy,
+                ..self
+            },
+            false => Self {
+                all: policy,
+                ..self
+            },
+        }
+    }
+}
+
+impl From<Policy> for String {
+    fn from(policy: Policy) -> Self {
+        policy.to_string()
+    }
+}
+
+impl TryFrom<String> for Policy {
+    type Error = InvalidPolicy;
+
+    fn try_from(text: String) -> Result<Self, InvalidPolicy> {
+        text.parse()
     }
 }
 

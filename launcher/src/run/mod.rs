@@ -131,7 +131,7 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
         _ => plan.workers,
     };
     let settings = steer::Settings {
-        policy: plan.policy,
+        policies: plan.policies,
         slots,
         hold: plan.hold,
         early: plan.ready != Ready::Listen,

@@ -9,7 +9,6 @@ use super::launcher::Launcher;
 use crate::{
     fleet::View,
     observe::{GroupStatus, Operation, Snapshot, Steering, WorkerStatus, startup},
-    policy::Policy,
     steer::GroupView,
     sys::listeners::{self, Listener, Protocol},
 };
@@ -18,11 +17,11 @@ impl Launcher {
     /// What there is to know right now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let listeners = listeners::by_cookie(Protocol::Tcp);
-        let policy = self.plan.policy.unwrap_or_default();
-        let backend = if policy == Policy::Kernel {
-            "kernel"
-        } else {
+        let policy = self.plan.policies.connections();
+        let backend = if self.plan.policies.steers() {
             "ebpf"
+        } else {
+            "kernel"
         };
         Snapshot {
             name: self.plan.name.to_string(),

@@ -16,7 +16,6 @@ use crate::{
     config::Plan,
     fleet::{Event, ExitStatus, Fleet, Resumed, Settings},
     ipc::Channel,
-    policy::Policy,
     sys::{
         cgroup::{FleetCgroup, open_pidfd},
         hierarchy::Hierarchy,
@@ -94,7 +93,7 @@ impl Legacy {
         let before = &self.state.fleet;
         let place = Path::new(&self.state.cgroup);
         let same_place = place == hierarchy.fleet_path(plan.name.as_str());
-        let same_way = before.program == (plan.policy != Some(Policy::Kernel));
+        let same_way = before.program == plan.policies.steers();
         self.fits = same_place && same_way && are_there(pins, before);
         if self.fits {
             let runs = |was: &&remember::Worker| {

@@ -30,7 +30,7 @@ use self::{
 };
 use crate::{
     failure::Failure,
-    policy::Policy,
+    policy::{Policies, Policy},
     sys::{
         listen::Mark,
         listeners::{Endpoint, Protocol},
@@ -52,9 +52,8 @@ const FLOWS: u32 = 65_536;
 /// How a fleet is steered.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `None` stands for the default: `round-robin` for connections and `hash` for datagrams, whose
-    /// flows would be torn apart otherwise.
-    pub policy: Option<Policy>,
+    /// How connections and datagrams are dealt out.
+    pub policies: Policies,
     /// How many slots the fleet has.
     pub slots: u32,
     /// Whether connections wait in a holding socket when no worker takes any.
@@ -105,7 +104,7 @@ impl Steering {
             handed_over: false,
             gathering: false,
         };
-        if steering.settings.policy != Some(Policy::Kernel) {
+        if steering.settings.policies.connections() != Policy::Kernel {
             let loaded = steering.load(Protocol::Tcp)?;
             // Without migration there is no way from the holding socket to a worker.
             steering.settings.hold &= loaded.0.migrates();
@@ -171,7 +170,7 @@ impl Steering {
     /// Whether connections are held where no worker takes them.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.settings.hold && self.settings.policy != Some(Policy::Kernel)
+        self.settings.hold && self.settings.policies.connections() != Policy::Kernel
     }
 
     /// For a fleet of this many slots from the next table on.
@@ -184,11 +183,9 @@ impl Steering {
 
     /// The policy of a group.
     fn policy(&self, protocol: Protocol) -> Policy {
-        match (protocol, self.settings.policy) {
-            (Protocol::Tcp, policy) => policy.unwrap_or_default(),
-            // Datagrams have no connections that could be counted.
-            (Protocol::Udp, None | Some(Policy::LeastConn)) => Policy::Hash,
-            (Protocol::Udp, Some(policy)) => policy,
+        match protocol {
+            Protocol::Tcp => self.settings.policies.connections(),
+            Protocol::Udp => self.settings.policies.datagrams(),
         }
     }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::{Steering, program::Program};
 use crate::{
-    policy::Policy,
     sys::listeners::{Endpoint, Protocol},
     worker::WorkerId,
 };
@@ -126,7 +125,7 @@ impl Steering {
     /// How many connections (datagrams) a worker was sent; `None` when nothing counts them.
     #[must_use]
     pub fn connections(&self, worker: WorkerId) -> Option<u64> {
-        if self.settings.policy == Some(Policy::Kernel) {
+        if !self.settings.policies.steers() {
             return None;
         }
         let present: u64 = self
