@@ -20,7 +20,7 @@ mod tests;
 
 pub use capture::{CaptureEvent, EventKind};
 pub use choose::{Chosen, SCAN_MAX, choose, choose_least};
-pub use load::{Handshakes, Load, Loads, epoch};
+pub use load::{Handshakes, Load, Loads, MOVED_MAX, Tag, epoch};
 pub use mix::mix;
 pub use source::{Source, source_key};
 pub use table::{

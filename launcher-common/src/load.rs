@@ -15,6 +15,10 @@ const COUNT_BITS: u32 = 22;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 const EPOCH_MAX: u64 = (1 << (64 - 2 * COUNT_BITS)) - 1;
 
+/// How many connections of a group that have moved to another member are told apart at a time. Of more,
+/// the rest is counted for the members at which they began.
+pub const MOVED_MAX: usize = 65_536;
+
 /// What one member has to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -52,6 +56,23 @@ pub struct Loads {
 }
 
 const _: () = assert!(size_of::<Loads>() == 16 * MEMBERS_MAX + 8);
+
+/// Whose a connection is. A listener's tag is copied to each connection that begins at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Tag {
+    /// The kernel's id of the map with its group's [`Loads`]. The kernel gives an id to no other map
+    /// until it has given all 2³¹, so an old connection is never counted in another group.
+    pub loads: u32,
+    /// The listener's index in the socket array; [`HOLD`](crate::HOLD) is the holding socket's.
+    pub member: u32,
+    /// Not 0: this connection is counted among the open ones. Always 0 at a listener.
+    pub counted: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Tag>() == 16);
 
 /// The epoch of a time of the monotonic clock, in ns.
 #[inline(always)]

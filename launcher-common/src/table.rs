@@ -2,9 +2,9 @@
 //! `table[index(packet)]`. A table is built whole and never changed: user space writes a new one
 //! and replaces a pointer to it.
 
-#[cfg(feature = "user")]
-use crate::Loads;
 use crate::SCAN_MAX;
+#[cfg(feature = "user")]
+use crate::{Loads, Tag};
 
 /// How many members a group can have: the size of the kernel's socket array.
 ///
@@ -186,3 +186,7 @@ unsafe impl aya::Pod for FlowState {}
 // SAFETY: as for `Table`.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Loads {}
+
+// SAFETY: as for `Table`.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Tag {}

@@ -2,6 +2,8 @@
 //!
 //! - `capture`: makes `bind` shareable and reports sockets; loaded once per fleet.
 //! - `steer`: selects a member; loaded once per group, so each group has its own maps.
+//! - `account`: counts the connections of each member; loaded once per fleet, if `least-conn` is asked
+//!   for.
 //! - `bench`: an empty program, the floor that `cargo xtask bench-steer` subtracts.
 #![no_std]
 #![allow(internal_features)]
@@ -32,6 +34,24 @@ pub unsafe fn compare_exchange(value: *mut u64, before: u64, after: u64) -> u64 
     const ORDER: AtomicOrdering = AtomicOrdering::SeqCst;
     // SAFETY: the caller's.
     unsafe { atomic_cxchg::<u64, ORDER, ORDER>(value, before, after).0 }
+}
+
+/// Applies `change` to a word that other CPUs change too. After a few lost races it is given up: one
+/// change that is not made must do no harm.
+///
+/// # Safety
+/// `word` must point into a map value.
+#[inline(always)]
+pub unsafe fn update(word: *mut u64, change: impl Fn(u64) -> u64) {
+    const TRIES: u32 = 3;
+    for _ in 0..TRIES {
+        // SAFETY: the caller's. An aligned load of 8 bytes can't tear.
+        let before = unsafe { *word };
+        // SAFETY: the caller's.
+        if unsafe { compare_exchange(word, before, change(before)) } == before {
+            break;
+        }
+    }
 }
 
 #[panic_handler]

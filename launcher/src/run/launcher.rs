@@ -335,6 +335,7 @@ impl Launcher {
     pub(super) fn settle_down(&mut self) {
         let views = self.fleet.views();
         self.note_drains(&views);
+        self.note_unlisted();
         self.await_health(&views);
         if self.steering.take_handed_over() {
             self.nudge();

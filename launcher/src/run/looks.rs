@@ -38,6 +38,9 @@ const DRAIN_WORD: Duration = Duration::from_secs(1);
 /// How often the limits of recycling are looked at.
 const RECYCLE_LOOK: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether all that waits at a listener is counted.
+const LISTING_LOOK: Duration = Duration::from_millis(50);
+
 /// What was seen so far, and when to look again.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
@@ -47,6 +50,7 @@ pub(super) struct Looks {
     next_stall: Option<Instant>,
     recycled: HashSet<WorkerId>,
     next_recycle: Option<Instant>,
+    next_listing: Option<Instant>,
 }
 
 /// A worker that drains.
@@ -69,7 +73,8 @@ impl Looks {
     /// When to look again.
     pub(super) fn next(&self) -> Option<Instant> {
         let drains = self.drains.values().map(|drain| drain.next);
-        drains.chain(self.next_stall).chain(self.next_recycle).min()
+        let others = [self.next_stall, self.next_recycle, self.next_listing];
+        drains.chain(others.into_iter().flatten()).min()
     }
 
     /// Forgets a worker that is gone.
@@ -107,6 +112,14 @@ impl Launcher {
         }
     }
 
+    /// Notes whether there are listeners whose connections are not all counted yet; to be called after
+    /// members were adopted.
+    pub(super) fn note_unlisted(&mut self) {
+        if self.steering.has_unlisted() && self.looks.next_listing.is_none() {
+            self.looks.next_listing = Some(Instant::now() + LISTING_LOOK);
+        }
+    }
+
     /// Looks at all that is due.
     pub(super) fn look(&mut self) {
         let now = Instant::now();
@@ -125,6 +138,13 @@ impl Launcher {
         if limited && self.looks.next_recycle.is_none_or(|next| next <= now) {
             self.look_for_limits();
             self.looks.next_recycle = Some(now + RECYCLE_LOOK);
+        }
+        if self.looks.next_listing.take_if(|at| *at <= now).is_some() {
+            // Without an answer from the kernel something may wait in any.
+            if let Ok(waiting) = listeners::waiting(Protocol::Tcp) {
+                self.steering.list(|cookie| waiting.contains(&cookie));
+            }
+            self.note_unlisted();
         }
     }
 

@@ -138,7 +138,9 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
         pins: directory,
     };
     let remembered = legacy.as_ref().map(|legacy| &legacy.state.fleet.steering);
-    let mut steering = Steering::new(settings, capture.marker(), remembered)?;
+    let place = cgroup.directory().try_clone();
+    let place = place.map_err(|error| failed("keep the fleet's cgroup open", &error))?;
+    let mut steering = Steering::new(settings, place, capture.marker(), remembered)?;
     let holding = inherited.holding();
     match &legacy {
         Some(legacy) => {

@@ -100,7 +100,10 @@ impl Launcher {
             uptime_seconds: running.map(|running| running.started.elapsed().as_secs()),
             restarts: view.restarts,
             connections_total: self.steering.connections(worker),
-            connections_active: self.looks.open(worker),
+            connections_active: self
+                .looks
+                .open(worker)
+                .or_else(|| self.steering.active(worker)),
             accept_queue,
             memory_bytes: running.and_then(|running| running.cgroup.memory_bytes()),
             cpu_seconds: running.and_then(|running| running.cgroup.cpu_seconds()),

@@ -67,6 +67,8 @@ pub(super) struct Member {
     pub(super) cookie: u64,
     /// What its place in the socket array had been sent before it came.
     pub(super) before: u64,
+    /// Whether what waits at it is counted for others when it moves to them.
+    pub(super) listed: bool,
 }
 
 /// The launcher's own member, selected when no other can be. What waits in it moves to the workers
@@ -118,7 +120,7 @@ impl Group {
         if due && let Err(error) = self.hold(endpoint, mark) {
             self.holds = false;
             self.install(&wanted).map_err(|error| failed(&error))?;
-            self.holding = None;
+            self.close_holding();
             warn!("no connections can be held on {endpoint}: {error}");
         }
         Ok(hands_over)
@@ -185,8 +187,17 @@ impl Group {
         if let Some((wanted, _)) = self.installed.clone() {
             self.install(&wanted)?;
         }
-        self.holding = None;
+        self.close_holding();
         Ok(())
+    }
+
+    /// Closes the holding socket: the kernel moves what waits in it, if there is somebody to move it to.
+    pub(super) fn close_holding(&mut self) {
+        if let Some(Holding { socket, cookie, .. }) = self.holding.take() {
+            // It is asked where the connections come from while they move.
+            drop(socket);
+            self.unlist(cookie);
+        }
     }
 
     /// Whether a worker has a member in it.

@@ -4,6 +4,8 @@
 //! worker is in the ready set: then the group gets a new table. Where no member can be selected the
 //! holding socket is, the launcher's own member of the group.
 
+mod account;
+mod counting;
 mod group;
 pub(crate) mod measure;
 mod probes;
@@ -13,7 +15,8 @@ mod view;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt, fs,
+    fmt,
+    fs::{self, File},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -25,6 +28,8 @@ pub use self::probes::reached_at;
 pub use self::remember::{Remembered, RememberedGroup, RememberedMember};
 pub use self::view::{Counted, GroupView, Sent};
 use self::{
+    account::Account,
+    counting::cannot_count,
     group::{Group, Member, still_listens},
     program::{Kind, Program},
 };
@@ -80,16 +85,23 @@ pub struct Steering {
     handed_over: bool,
     /// Whether members that are added wait for a table; see [`Steering::gather`].
     gathering: bool,
+    /// Counts connections while some group needs it.
+    account: Option<Account>,
+    /// Whether there may be members that are not listed there.
+    unlisted: bool,
+    /// The fleet's, to which it is attached.
+    cgroup: File,
 }
 
 impl Steering {
-    /// Steering as it is wanted. `mark` is called with each socket that the launcher itself opens.
-    /// What an earlier launcher has pinned is left alone, for [`Steering::resume`].
+    /// Steering as it is wanted, of a fleet with this cgroup (its directory). `mark` is called with each
+    /// socket that the launcher itself opens. What an earlier launcher has pinned is left alone, for [`Steering::resume`].
     ///
     /// # Errors
-    /// When the program can't be loaded.
+    /// When a program can't be loaded.
     pub fn new(
         settings: Settings,
+        cgroup: File,
         mark: Box<Mark>,
         earlier: Option<&Remembered>,
     ) -> Result<Self, Failure> {
@@ -103,7 +115,13 @@ impl Steering {
             next_pins: earlier.map_or(0, Remembered::next_pins),
             handed_over: false,
             gathering: false,
+            account: None,
+            unlisted: false,
+            cgroup,
         };
+        if steering.policy(Protocol::Tcp) == Policy::LeastConn {
+            steering.start_counting()?;
+        }
         if steering.settings.policies.connections() != Policy::Kernel {
             let loaded = steering.load(Protocol::Tcp)?;
             // Without migration there is no way from the holding socket to a worker.
@@ -132,7 +150,7 @@ impl Steering {
             return Ok(());
         }
         let loaded = self.take_program(endpoint.protocol)?;
-        let mut group = self.group(policy, uid, Some(loaded));
+        let mut group = self.group(endpoint, policy, uid, Some(loaded))?;
         group.steer(endpoint, &[], &*self.mark)?;
         if group.holding.is_some() {
             self.groups.insert(endpoint.clone(), group);
@@ -161,7 +179,7 @@ impl Steering {
         self.groups.retain(|endpoint, group| {
             let nobodys = endpoint.address.port() == port && group.members.is_empty();
             if nobodys {
-                unpin(pins, group);
+                forget(pins, self.account.as_mut(), group);
             }
             !nobodys
         });
@@ -227,9 +245,15 @@ impl Steering {
         Program::load(kind, Some(&pins))
     }
 
-    fn group(&self, policy: Policy, uid: u32, loaded: Option<(Program, Option<String>)>) -> Group {
+    fn group(
+        &mut self,
+        endpoint: &Endpoint,
+        policy: Policy,
+        uid: u32,
+        loaded: Option<(Program, Option<String>)>,
+    ) -> Result<Group, Failure> {
         let (program, pins) = loaded.map_or((None, None), |(program, pins)| (Some(program), pins));
-        Group {
+        let mut group = Group {
             policy,
             program,
             pins,
@@ -246,7 +270,14 @@ impl Steering {
             holds: self.settings.hold,
             holding: None,
             uid,
+        };
+        if policy == Policy::LeastConn {
+            self.start_counting()?;
+            if let Some(account) = &mut self.account {
+                group.count(endpoint, account)?;
+            }
         }
+        Ok(group)
     }
 
     /// Makes a worker's socket, which belongs to `uid`, a member of its group, which is created if
@@ -269,7 +300,7 @@ impl Steering {
             let loaded = steered
                 .then(|| self.take_program(endpoint.protocol))
                 .transpose()?;
-            let group = self.group(policy, uid, loaded);
+            let group = self.group(endpoint, policy, uid, loaded)?;
             self.groups.insert(endpoint.clone(), group);
         }
         let Some(group) = self.groups.get_mut(endpoint) else {
@@ -281,20 +312,25 @@ impl Steering {
         let known = group.remembered.iter().position(|was| was.cookie == cookie);
         let (index, member) = if let Some(known) = known {
             let was = group.remembered.swap_remove(known);
-            let before = was.before;
+            let mut listed = false;
+            if let Some(program) = &group.program {
+                let tagged = program.books.tag(&socket, was.index);
+                listed = tagged.map_err(|error| cannot_count(endpoint, &error))?
+                    && program.books.is_listed(cookie);
+            }
             let member = Member {
                 worker,
                 cookie,
-                before,
+                before: was.before,
+                listed,
             };
             (was.index, member)
         } else {
-            let free = |index: &u16| {
-                !group.members.contains_key(index)
-                    && group.remembered.iter().all(|was| was.index != *index)
+            let free = |index: u16| {
+                !group.members.contains_key(&index)
+                    && group.remembered.iter().all(|was| was.index != index)
             };
-            let limit = u16::try_from(MEMBERS_MAX).unwrap_or(u16::MAX);
-            let Some(index) = (0..limit).find(free) else {
+            let Some(index) = group.free_place(free) else {
                 return Err(Failure::new(
                     format!("cannot steer to worker {worker} on {endpoint}"),
                     format_args!("the group has its {MEMBERS_MAX} members already"),
@@ -303,6 +339,12 @@ impl Steering {
             };
             let mut before = 0;
             if let Some(program) = &mut group.program {
+                // First, so that all that begins there is counted.
+                if let Err(error) = program.books.tag(&socket, index)
+                    && still_listens(&socket)
+                {
+                    return Err(cannot_count(endpoint, &error));
+                }
                 if let Err(error) = program.set_member(index, &socket) {
                     if !still_listens(&socket) {
                         return Ok(false);
@@ -318,9 +360,12 @@ impl Steering {
                     worker,
                     cookie,
                     before,
+                    listed: false,
                 },
             )
         };
+        let program = group.program.as_ref();
+        self.unlisted |= !member.listed && program.is_some_and(|program| program.books.are_open());
         if group.members.is_empty() {
             group.uid = uid;
         }
@@ -435,10 +480,10 @@ impl Steering {
             if deserted >= HELD_FOR {
                 // Nothing is told to the program: without a socket in the group it is not asked.
                 group.abandoned = true;
-                group.holding = None;
+                group.close_holding();
             }
             if deserted >= DESERTED_FOR {
-                unpin(pins, group);
+                forget(pins, self.account.as_mut(), group);
             }
             deserted < DESERTED_FOR
         });
@@ -457,6 +502,7 @@ impl Steering {
             }
             for index in indices {
                 if let Some(member) = group.members.remove(&index) {
+                    group.unlist(member.cookie);
                     let sent = group.sent_to(index, member.before);
                     *self.past.entry(member.worker).or_default() += sent;
                 }
@@ -476,8 +522,11 @@ impl Steering {
     }
 }
 
-/// Removes the pins of a group that is forgotten.
-fn unpin(pins: Option<&Path>, group: &Group) {
+/// Removes what there is besides a group that is forgotten.
+fn forget(pins: Option<&Path>, account: Option<&mut Account>, group: &mut Group) {
+    if let (Some(account), Some(program)) = (account, &mut group.program) {
+        account.close(&mut program.books);
+    }
     if let (Some(pins), Some(name)) = (pins, &group.pins) {
         // A leftover is removed with all others at the end.
         let _ = fs::remove_dir_all(pins.join(name));

@@ -9,9 +9,11 @@ use aya::{
     },
     programs::{ProgramError, SkReuseport},
 };
-use launcher_common::{Counters, FlowState, HOLD, Loads, MEMBERS_MAX, ProbeSource, Table};
+use launcher_common::{
+    Counters, FlowState, HOLD, Loads, MEMBERS_MAX, MOVED_MAX, ProbeSource, Table,
+};
 
-use super::{Counted, measure::RunTime};
+use super::{Counted, account::Books, measure::RunTime};
 use crate::{failure::Failure, sys::privilege::ebpf_failure};
 
 /// The compiled program; see `launcher-ebpf/src/bin/steer.rs`.
@@ -52,7 +54,7 @@ impl Kind {
             ("CURSOR", 8, 2),
             ("LOADS", size_of::<Loads>(), 1),
             ("LISTENERS", 4, MEMBERS_MAX + 1),
-            ("MOVED", 4, 65_536),
+            ("MOVED", 4, MOVED_MAX),
             ("FLOWS", size_of::<FlowState>(), self.flows() as usize),
             ("FLOWED", 8, MEMBERS_MAX),
         ]
@@ -69,6 +71,8 @@ pub(crate) struct Program {
     counters: PerCpuArray<MapData, Counters>,
     probes: HashMap<MapData, ProbeSource, u32>,
     probing: Array<MapData, u64>,
+    /// What is counted of connections while `least-conn` needs it.
+    pub(super) books: Books,
 }
 
 impl Program {
@@ -269,6 +273,7 @@ fn load(kind: Kind, pins: Option<&Path>) -> Result<Program, Box<dyn Error>> {
         counters: take("COUNTERS")?.try_into()?,
         probes: take("PROBES")?.try_into()?,
         probing: take("PROBING")?.try_into()?,
+        books: Books::of(take("LOADS")?, take("LISTENERS")?, take("MOVED")?)?,
         ebpf,
         name,
     })

@@ -101,12 +101,14 @@ impl Steering {
                 (index == HOLD && held.is_some())
                     || was.members.iter().any(|member| member.index == index)
             });
-            let mut group = self.group(policy, was.uid, Some((program, was.pins.clone())));
+            let loaded = Some((program, was.pins.clone()));
+            let mut group = self.group(&was.endpoint, policy, was.uid, loaded)?;
             group.places = was.places;
             group.holding = held;
             group.remembered.clone_from(&was.members);
             self.groups.insert(was.endpoint.clone(), group);
         }
+        self.forget_other_counts();
         Ok(())
     }
 
@@ -117,6 +119,7 @@ impl Steering {
             for member in std::mem::take(&mut group.remembered) {
                 let sent = group.sent_to(member.index, member.before);
                 *self.past.entry(member.worker).or_default() += sent;
+                group.unlist(member.cookie);
                 if let Some(program) = &mut group.program {
                     program.clear_member(member.index);
                 }

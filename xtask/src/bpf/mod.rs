@@ -11,7 +11,7 @@ pub(crate) mod toolchain;
 pub(crate) mod wrapper;
 
 /// The binaries of `launcher-ebpf`, each of which becomes `launcher/bpf/NAME.o`.
-const OBJECTS: [&str; 3] = ["bench", "capture", "steer"];
+const OBJECTS: [&str; 4] = ["account", "bench", "capture", "steer"];
 
 /// Where the objects are committed, below the workspace's directory.
 const DIRECTORY: &str = "launcher/bpf";

@@ -8,12 +8,13 @@ use aya_ebpf::{
     programs::{SkReuseportContext, SockContext},
 };
 use launcher_common::{HOLD, Handshakes, Loads, MEMBERS_MAX, epoch};
-use launcher_ebpf::{compare_exchange, fetch_add};
+use launcher_ebpf::{fetch_add, update};
 
-use crate::maps::{LISTENERS, LOADS, MOVED};
+use crate::maps::{LISTENERS, LOADS, MOVED, STRAYS};
 
 /// Of bpf_sock's states (`enum` of TCP states, include/uapi/linux/bpf.h): connections that are counted.
 const ESTABLISHED: u32 = 1;
+const SYN_RECV: u32 = 3;
 const CLOSE_WAIT: u32 = 8;
 
 /// What `least-conn` knows when it compares members.
@@ -46,23 +47,15 @@ impl View {
     /// Counts a handshake that begins.
     #[inline(always)]
     pub fn begin(self, member: u16) {
-        /// Another CPU may change the same word. One handshake that is not counted does no harm.
-        const TRIES: u32 = 3;
         if member == HOLD {
             return;
         }
         // SAFETY: points into the map's value, inside it by the remainder.
-        let load = unsafe { &raw mut (*self.loads).members[usize::from(member) % MEMBERS_MAX] };
-        // SAFETY: as above.
-        let word = unsafe { &raw mut (*load).handshakes };
-        for _ in 0..TRIES {
-            // SAFETY: `word` points into the map's value; see above.
-            let before = unsafe { *word };
-            let after = Handshakes(before).begun(self.epoch).0;
-            // SAFETY: as above.
-            if unsafe { compare_exchange(word, before, after) } == before {
-                break;
-            }
+        unsafe {
+            let load = &raw mut (*self.loads).members[usize::from(member) % MEMBERS_MAX];
+            update(&raw mut (*load).handshakes, |before| {
+                Handshakes(before).begun(self.epoch).0
+            });
         }
     }
 }
@@ -79,25 +72,40 @@ pub fn moves(ctx: &SkReuseportContext, connection: &SockContext, to: u16) {
             bpf_get_socket_cookie(connection.as_ptr()),
         )
     };
-    if state != ESTABLISHED && state != CLOSE_WAIT {
+    // A socket of its own that is half open (a request for one has another state) is that of TCP Fast
+    // Open, which is counted from the SYN.
+    if state != ESTABLISHED && state != CLOSE_WAIT && state != SYN_RECV {
         return;
     }
-    // SAFETY: the value is copied at once.
-    let Some(&from) = (unsafe { LISTENERS.get(&from) }) else {
-        return;
-    };
-    let Some(loads) = LOADS.get_ptr_mut(0) else {
-        return;
-    };
-    if MOVED.insert(&connection, &u32::from(to), 0).is_err() {
+    // SAFETY: both are only tested, or copied at once.
+    if let Some(&from) = unsafe { LISTENERS.get(&from) }
+        && unsafe { STRAYS.get(&connection) }.is_none()
+        && let Some(loads) = LOADS.get_ptr_mut(0)
+        && MOVED.insert(&connection, &u32::from(to), 0).is_ok()
+    {
+        // SAFETY: points into the map's value.
+        unsafe {
+            fetch_add(&raw mut (*loads).moved, 1);
+            add(loads, from, u64::MAX);
+            add(loads, u32::from(to), 1);
+        }
         return;
     }
-    // SAFETY: points into the map's value.
-    unsafe {
-        fetch_add(&raw mut (*loads).moved, 1);
-        add(loads, from, u64::MAX);
-        add(loads, u32::from(to), 1);
-    }
+    stays(connection);
+}
+
+/// Leaves a connection that moves counted where it is, if it is, and whatever comes.
+#[inline(always)]
+pub fn stray(connection: &SockContext) {
+    // SAFETY: the verifier knows the type of the pointer, which is not null in a migration.
+    stays(unsafe { bpf_get_socket_cookie(connection.as_ptr()) });
+}
+
+#[inline(always)]
+fn stays(connection: u64) {
+    // Without room for it (the map evicts what is old), it would be counted once where it is not, when
+    // it moves another time.
+    let _ = STRAYS.insert(&connection, &0, 0);
 }
 
 /// Adds to a member's established connections; to nobody's for the holding socket.

@@ -111,9 +111,11 @@ fn connect(ctx: &SkReuseportContext, table: &Table, chooser: impl Chooser) -> u3
 fn migrate(ctx: &SkReuseportContext, table: &Table, chooser: impl Chooser) -> u32 {
     if table.len == 0 && table.hold == 0 {
         // What waits already may still be served, by whomever the kernel finds.
+        chooser.strays(ctx);
         return fall_through();
     }
     let Some(chosen) = chooser.choose(ctx, table, SYNS) else {
+        chooser.strays(ctx);
         return fall_through();
     };
     if chosen.after_miss {
@@ -141,6 +143,9 @@ trait Chooser: Copy {
 
     /// The connection that this program is asked about moves.
     fn moves(self, ctx: &SkReuseportContext, to: u16);
+
+    /// It moves to whomever the kernel finds.
+    fn strays(self, ctx: &SkReuseportContext);
 }
 
 /// By the table alone.
@@ -159,6 +164,9 @@ impl Chooser for ByTable {
 
     #[inline(always)]
     fn moves(self, _: &SkReuseportContext, _: u16) {}
+
+    #[inline(always)]
+    fn strays(self, _: &SkReuseportContext) {}
 }
 
 /// By the members' loads, and the table where they are equal.
@@ -188,6 +196,13 @@ impl Chooser for ByLoad {
     fn moves(self, ctx: &SkReuseportContext, to: u16) {
         if let Some(connection) = ctx.migrating_sk() {
             loads::moves(ctx, &connection, to);
+        }
+    }
+
+    #[inline(always)]
+    fn strays(self, ctx: &SkReuseportContext) {
+        if let Some(connection) = ctx.migrating_sk() {
+            loads::stray(&connection);
         }
     }
 }

@@ -5,7 +5,9 @@ use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, ReusePortSockArray},
     macros::btf_map,
 };
-use launcher_common::{Counters, Flow, FlowState, Loads, MEMBERS_MAX, ProbeSource, Table};
+use launcher_common::{
+    Counters, Flow, FlowState, Loads, MEMBERS_MAX, MOVED_MAX, ProbeSource, Table,
+};
 
 /// The group's sockets, by member index; the last one is the holding socket. An entry clears itself
 /// when its socket closes.
@@ -38,15 +40,22 @@ pub static PROBING: Array<u64, 1> = Array::new();
 #[btf_map]
 pub static LOADS: Array<Loads, 1> = Array::new();
 
-/// By the cookie of a listener all of whose connections are counted: its member index.
+/// By the cookie of a listener: its member index. Each connection in its queue is counted for it, or
+/// for the member that `MOVED` tells, or is in `STRAYS`.
 #[btf_map]
 pub static LISTENERS: HashMap<u64, u32, { MEMBERS_MAX + 1 }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
-/// By the cookie of an established connection that has moved to another member: that one's index.
+/// By the cookie of a counted connection that has moved to another member: that one's index.
 /// `account` removes it when the connection closes.
 #[btf_map]
-pub static MOVED: HashMap<u64, u32, 65536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static MOVED: HashMap<u64, u32, MOVED_MAX, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// The cookies of connections that have moved without being counted for the member that they moved
+/// to: what began before anybody counted is counted nowhere. They are known here in case that they move
+/// again.
+#[btf_map]
+pub static STRAYS: LruHashMap<u64, u32, 4096> = LruHashMap::new();
 
 /// Where flows of datagrams go. The launcher sets the size.
 #[btf_map]

@@ -1,0 +1,185 @@
+//! Which connections are counted: those of the groups whose policy compares members by them.
+
+use std::os::fd::OwnedFd;
+
+use aya::maps::MapError;
+
+use super::{
+    Steering,
+    account::{Account, Active},
+    group::Group,
+};
+use crate::{
+    failure::Failure,
+    policy::Policy,
+    sys::{listeners::Endpoint, privilege::ebpf_failure},
+    worker::WorkerId,
+};
+
+impl Steering {
+    /// Begins to count the connections of the groups under `least-conn`, if that is not done yet. What
+    /// began before at a listener without a tag is counted nowhere: see [`Steering::tag`].
+    ///
+    /// # Errors
+    /// When the program can't be loaded, or the kernel has no memory.
+    pub fn start_counting(&mut self) -> Result<(), Failure> {
+        let mut account = match self.account.take() {
+            Some(account) => account,
+            None => Account::start(&self.cgroup, self.settings.pins.as_deref())?,
+        };
+        let mut opened = Ok(());
+        for (endpoint, group) in &mut self.groups {
+            if group.policy == Policy::LeastConn && opened.is_ok() {
+                opened = group.count(endpoint, &mut account);
+            }
+        }
+        self.account = Some(account);
+        opened
+    }
+
+    /// Ends that: no policy needs it any more.
+    pub fn stop_counting(&mut self) {
+        let Some(mut account) = self.account.take() else {
+            return;
+        };
+        for group in self.groups.values_mut() {
+            if let Some(program) = &mut group.program {
+                account.close(&mut program.books);
+            }
+            for member in group.members.values_mut() {
+                member.listed = false;
+            }
+        }
+        account.end();
+    }
+
+    /// Counts for the groups that there are only: an earlier launcher may have had others.
+    pub(super) fn forget_other_counts(&mut self) {
+        if let Some(account) = &mut self.account {
+            let groups = self.groups.values();
+            let programs = groups.filter_map(|group| group.program.as_ref());
+            let ids: Vec<u32> = programs.map(|program| program.books.id()).collect();
+            account.keep_only(&ids);
+        }
+    }
+
+    /// Has the connections counted that begin at this member's socket from now on. To be called with a
+    /// copy of the socket for each member of a group whose policy has become `least-conn`, after
+    /// [`Steering::start_counting`]; what is adopted later is seen to. False: it is no member that can
+    /// be counted.
+    ///
+    /// # Errors
+    /// When the kernel has no memory.
+    pub fn tag(&mut self, cookie: u64, socket: &OwnedFd) -> Result<bool, Failure> {
+        for (endpoint, group) in &mut self.groups {
+            let found = group
+                .members
+                .iter()
+                .find(|(_, member)| member.cookie == cookie);
+            let Some(index) = found.map(|(&index, _)| index) else {
+                continue;
+            };
+            let Some(program) = group
+                .program
+                .as_mut()
+                .filter(|program| program.books.are_open())
+            else {
+                return Ok(false);
+            };
+            program
+                .books
+                .tag(socket, index)
+                .map_err(|error| cannot_count(endpoint, &error))?;
+            self.unlisted = true;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Whether there may be work for [`Steering::list`].
+    #[must_use]
+    pub fn has_unlisted(&self) -> bool {
+        self.unlisted
+    }
+
+    /// Has connections that move when their listener goes counted for those to whom they move, from
+    /// listeners whose connections are all counted: those that have a tag and in which nothing waits
+    /// that is older. `waits` tells whether something waits in the listener with this cookie, as it was
+    /// at least a moment after the last call of [`Steering::adopt`] or [`Steering::tag`].
+    pub fn list(&mut self, waits: impl Fn(u64) -> bool) {
+        self.unlisted = false;
+        for group in self.groups.values_mut() {
+            let Some(program) = &mut group.program else {
+                continue;
+            };
+            if !program.books.are_open() {
+                continue;
+            }
+            for (&index, member) in &mut group.members {
+                if !member.listed {
+                    // Without room for it, what moves from there stays counted where it was.
+                    member.listed =
+                        !waits(member.cookie) && program.books.list(member.cookie, index).is_ok();
+                    self.unlisted |= !member.listed;
+                }
+            }
+        }
+    }
+
+    /// How many connections a worker has open, accepted or not, as the kernel counts them; `None` when it
+    /// does not. One whose worker has finished, by `close` or `shutdown`, is not open, though its
+    /// client may still send.
+    #[must_use]
+    pub fn active(&self, worker: WorkerId) -> Option<u64> {
+        let groups = self.groups.values();
+        let counted = groups.filter_map(|group| {
+            let active = group.active()?;
+            let members = group.members.iter();
+            let own = members.filter(|(_, member)| member.worker == worker);
+            Some(own.map(|(&index, _)| active.of(index)).sum::<u64>())
+        });
+        counted.reduce(|a, b| a + b)
+    }
+}
+
+impl Group {
+    /// Has its connections counted.
+    pub(super) fn count(
+        &mut self,
+        endpoint: &Endpoint,
+        account: &mut Account,
+    ) -> Result<(), Failure> {
+        let Some(program) = &mut self.program else {
+            return Ok(());
+        };
+        account
+            .open(&mut program.books)
+            .map_err(|error| cannot_count(endpoint, &error))
+    }
+
+    /// The first free place for a member; one whose last member has no connections left, if there is
+    /// one.
+    pub(super) fn free_place(&self, free: impl Fn(u16) -> bool) -> Option<u16> {
+        let active = self.active();
+        let burden = |index| active.as_ref().map_or(0, |active| active.of(index));
+        let places = || (0..launcher_common::HOLD).filter(|&index| free(index));
+        places()
+            .find(|&index| burden(index) == 0)
+            .or_else(|| places().next())
+    }
+
+    /// Forgets a listener.
+    pub(super) fn unlist(&mut self, listener: u64) {
+        if let Some(program) = &mut self.program {
+            program.books.forget(listener);
+        }
+    }
+
+    fn active(&self) -> Option<Active> {
+        self.program.as_ref()?.books.active()
+    }
+}
+
+pub(super) fn cannot_count(endpoint: &Endpoint, error: &MapError) -> Failure {
+    ebpf_failure(format!("cannot count the connections of {endpoint}"), error)
+}
