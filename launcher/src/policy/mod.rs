@@ -289,7 +289,7 @@ fn list(table: &mut Table, entries: &[u16], members: &[Weighted]) {
         }
     }
     table.live_len = length as u32;
-    table
-        .live
-        .copy_within(..length.min(SCAN_MAX as usize), length);
+    let scanned = length.min(SCAN_MAX as usize);
+    table.scan_len = scanned as u32;
+    table.live.copy_within(..scanned, length);
 }

@@ -342,3 +342,13 @@ proptest! {
         prop_assert_eq!(&before, &compile(Policy::Hash, &group));
     }
 }
+
+#[test]
+fn least_conn_passes_by_the_busy() {
+    let table = compile(Policy::LeastConn, &members(&[1, 1, 1, 1]));
+    let load = |member: u16| u32::from(member == 3);
+    for turn in 0..8 {
+        let chosen = launcher_common::choose_least(&table, turn, load, |_| true).unwrap();
+        assert_ne!(chosen.member, 3, "{:?}", &table.live[..8]);
+    }
+}
