@@ -18,6 +18,12 @@ pub(crate) fn tail(root: &Path, arguments: &[OsString]) -> Result<()> {
     replace_self(root, &example, arguments)
 }
 
+/// How long requests wait for a free worker.
+pub(crate) fn queue(root: &Path, arguments: &[OsString]) -> Result<()> {
+    let example = ["--package", "kernel-tests", "--example", "queue", "--"];
+    replace_self(root, &example, arguments)
+}
+
 /// Becomes the benchmark, so that a signal reaches it and nothing in between.
 fn replace_self(root: &Path, what: &[&str], arguments: &[OsString]) -> Result<()> {
     let error = cargo()

@@ -66,6 +66,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Measure how long requests wait for a free worker under each policy, beside one shared queue
+    #[command(disable_help_flag = true)]
+    BenchQueue {
+        /// The benchmark's own: see --help
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 /// Fails if the committed eBPF objects are not what their sources say, as far as digests tell: part 1
@@ -113,5 +120,6 @@ fn perform(task: Task) -> Result<()> {
         Task::Fuzz { seconds } => fuzz::run_all(root, seconds),
         Task::BenchSteer { arguments } => bench::steer(root, &arguments),
         Task::BenchTail { arguments } => bench::tail(root, &arguments),
+        Task::BenchQueue { arguments } => bench::queue(root, &arguments),
     }
 }
