@@ -11,6 +11,7 @@ extern crate std;
 
 mod capture;
 mod choose;
+mod cursor;
 mod load;
 mod mix;
 mod source;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use capture::{CaptureEvent, EventKind};
 pub use choose::{Chosen, SCAN_MAX, choose, choose_least};
+pub use cursor::{CpuCursor, QUIET_MAX};
 pub use load::{Handshakes, Load, Loads, MOVED_MAX, Tag, epoch};
 pub use mix::mix;
 pub use source::{Source, source_key};

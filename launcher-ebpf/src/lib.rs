@@ -4,7 +4,8 @@
 //! - `steer`: selects a member; loaded once per group, so each group has its own maps.
 //! - `account`: counts the connections of each member; loaded once per fleet, if `least-conn` is asked
 //!   for.
-//! - `bench`: an empty program, the floor that `cargo xtask bench-steer` subtracts.
+//! - `bench`: for `cargo xtask bench-steer`: an empty program, whose cost it subtracts, and ways to take
+//!   turns.
 #![no_std]
 #![allow(internal_features)]
 #![feature(core_intrinsics)]

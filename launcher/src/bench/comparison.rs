@@ -4,8 +4,8 @@
 //! else the machine does meets all alike. Those that are not loaded sleep.
 //!
 //! `hash` spreads connections as unevenly as the kernel does, so its ratio is the price of the
-//! program. Round-robin's includes what the other spread changes, which is why the workers' context
-//! switches are shown beside it.
+//! program. The others' include what another spread changes, which is why the workers' context
+//! switches are shown beside them; `least-conn`'s includes the counting of connections.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use super::{
     Bench,
     launched::Launched,
-    load::{self, Tally},
+    load::{self, Tally, Until},
 };
 use crate::{observe::GroupStatus, policy::Policy};
 
@@ -48,7 +48,7 @@ pub(super) struct Side {
 pub(super) fn measure(bench: &Bench, workers: u32) -> Result<Comparison> {
     let mut kernel = Running::start(bench, Policy::Kernel, workers)?;
     let mut steered = Vec::new();
-    for policy in [Policy::RoundRobin, Policy::Hash] {
+    for policy in bench.options.steering() {
         steered.push(Running::start(bench, policy, workers)?);
     }
     for round in 0..bench.options.rounds {
@@ -93,7 +93,7 @@ impl Running {
 
     /// Returns the connections per second.
     fn load(&mut self, bench: &Bench, duration: Duration) -> Result<f64> {
-        let (tally, took) = load::drive(bench, self.launched.address(), duration);
+        let (tally, took) = load::drive(bench, self.launched.address(), Until::Elapsed(duration));
         bench.interrupt.check()?;
         self.total.join(&tally);
         Ok(tally.completed() as f64 / took.as_secs_f64())

@@ -1,7 +1,7 @@
 //! Nanoseconds per decision, from the kernel's own run-time statistics.
 //!
-//! The same group of sockets is given an empty program, then the steering program under one policy
-//! after the other, again and again. What the empty program costs is the price of measuring. The
+//! Groups of sockets are loaded by turns, one with an empty program, then one for each policy with the
+//! steering program, again and again. What the empty program costs is the price of measuring. The
 //! connections go through the whole of TCP, so the program meets caches as a server's does, not
 //! those of a loop around it.
 
@@ -26,13 +26,15 @@ use crate::{
 /// Connections that are opened before they are accepted and closed.
 const BATCH: u32 = 32;
 
+/// How long a connection takes, about: for estimates alone.
+pub(super) const CONNECTION: Duration = Duration::from_micros(50);
+
 /// What was measured with one number of members: nanoseconds per run, by round.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Decisions {
     pub(super) members: u16,
     pub(super) empty: Vec<f64>,
-    pub(super) round_robin: Vec<f64>,
-    pub(super) hash: Vec<f64>,
+    pub(super) steered: Vec<(Policy, Vec<f64>)>,
 }
 
 /// Measures each program by turns.
@@ -42,42 +44,72 @@ pub(super) fn measure(bench: &Bench, members: u16) -> Result<Decisions> {
         connections,
         ..
     } = bench.options;
-    let group = Group::open(members).context("cannot open a group of listening sockets")?;
     let empty = Empty::load()?;
-    let mut steering = Program::load(Kind::Connections, None)?;
-    let mut weighted = Vec::new();
-    for (member, listener) in (0..).zip(&group.listeners) {
-        steering.set_member(member, listener)?;
-        weighted.push(Weighted {
-            member,
-            weight: 1,
-            identity: member.into(),
-        });
+    let subjects: Vec<Subject> = bench
+        .options
+        .steering()
+        .map(|policy| Subject::new(policy, members))
+        .collect::<Result<_>>()?;
+    for Subject { group, .. } in &subjects {
+        group.drive(BATCH)?;
     }
-    let tables = [Policy::RoundRobin, Policy::Hash]
-        .map(|policy| compile(policy, &weighted, weighted.len() as u32));
-    group.drive(connections)?;
-
     let _statistics = Statistics::enable()?;
     let mut decisions = Decisions {
         members,
-        ..Decisions::default()
+        empty: Vec::new(),
+        steered: subjects
+            .iter()
+            .map(|subject| (subject.policy, Vec::new()))
+            .collect(),
+    };
+    let Some(Subject { group: any, .. }) = subjects.first() else {
+        return Ok(decisions);
     };
     for _ in 0..rounds {
         bench.interrupt.check()?;
-        empty.attach(&group.listeners[0])?;
-        let cost = group.cost(connections, || Ok(empty.run_time()?))?;
+        empty.attach(&any.listeners[0])?;
+        let cost = any.cost(connections, || Ok(empty.run_time()?))?;
         decisions.empty.push(cost);
-        for (table, costs) in tables
-            .iter()
-            .zip([&mut decisions.round_robin, &mut decisions.hash])
-        {
-            steering.install(table)?;
-            steering.attach(&group.listeners[0])?;
-            costs.push(group.cost(connections, || Ok(steering.run_time()?))?);
+        for (subject, (_, costs)) in subjects.iter().zip(&mut decisions.steered) {
+            let Subject { group, program, .. } = subject;
+            program.attach(&group.listeners[0])?;
+            costs.push(group.cost(connections, || Ok(program.run_time()?))?);
         }
     }
     Ok(decisions)
+}
+
+/// A policy, and what it decides about. (Each has sockets of its own: one is in a single array.)
+struct Subject {
+    policy: Policy,
+    group: Group,
+    program: Program,
+}
+
+impl Subject {
+    fn new(policy: Policy, members: u16) -> Result<Self> {
+        let kind = match policy {
+            Policy::LeastConn => Kind::LeastConn,
+            _ => Kind::Connections,
+        };
+        let group = Group::open(members).context("cannot open a group of listening sockets")?;
+        let mut program = Program::load(kind, None)?;
+        let mut weighted = Vec::new();
+        for (member, listener) in (0..).zip(&group.listeners) {
+            program.set_member(member, listener)?;
+            weighted.push(Weighted {
+                member,
+                weight: 1,
+                identity: member.into(),
+            });
+        }
+        program.install(&compile(policy, &weighted, members.into()))?;
+        Ok(Self {
+            policy,
+            group,
+            program,
+        })
+    }
 }
 
 /// A reuseport group of our own.

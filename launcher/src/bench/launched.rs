@@ -6,7 +6,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::{self, Child, ChildStderr, Command, Stdio},
-    sync::mpsc::{self, Sender},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{self, Sender},
+    },
     thread,
     time::Duration,
 };
@@ -46,7 +49,9 @@ impl Launched {
     pub(super) fn start(policy: Policy, workers: u32, runtime_dir: &Path) -> Result<Self> {
         let exe = env::current_exe().context("cannot find the launcher to measure")?;
         let port = free_port().context("cannot find a free port")?;
-        let name: Name = format!("bench-{policy}-{}", process::id())
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name: Name = format!("bench-{}-{number}", process::id())
             .parse()
             .map_err(|error: String| anyhow!(error))?;
         let mut child = Command::new(&exe)

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
@@ -51,20 +51,36 @@ impl Tally {
     }
 }
 
-/// Loads the workers at `address` for this long. Returns, with the connections, how long it took to
-/// get their last answers.
-pub(super) fn drive(bench: &Bench, address: SocketAddr, duration: Duration) -> (Tally, Duration) {
+/// When a load is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Until {
+    /// After so long.
+    Elapsed(Duration),
+    /// After so many connections.
+    Connections(u64),
+}
+
+/// Loads the workers at `address`. Returns, with the connections, how long it took to get their last
+/// answers.
+pub(super) fn drive(bench: &Bench, address: SocketAddr, until: Until) -> (Tally, Duration) {
     let started = Instant::now();
-    let client = || {
+    let client = |number: usize| {
         let mut tally = Tally::default();
-        while started.elapsed() < duration && !bench.interrupt.came() {
-            batch(address, bench.options.in_flight, &mut tally);
+        let mut sources = Sources::of(number);
+        let goes_on = |tally: &Tally| match until {
+            Until::Elapsed(duration) => started.elapsed() < duration,
+            Until::Connections(all) => (tally.completed() + tally.failed) * (THREADS as u64) < all,
+        };
+        while goes_on(&tally) && !bench.interrupt.came() {
+            batch(address, bench.options.in_flight, &mut sources, &mut tally);
         }
         tally
     };
     let mut total = Tally::default();
     thread::scope(|scope| {
-        let clients: Vec<_> = (0..THREADS).map(|_| scope.spawn(client)).collect();
+        let clients: Vec<_> = (0..THREADS)
+            .map(|number| scope.spawn(move || client(number)))
+            .collect();
         for client in clients {
             // A client has nothing to panic about; if one did, its connections are missing.
             total.join(&client.join().unwrap_or_default());
@@ -73,9 +89,31 @@ pub(super) fn drive(bench: &Bench, address: SocketAddr, duration: Duration) -> (
     (total, started.elapsed())
 }
 
+/// The addresses that a thread's connections come from: another one each time, or `source` would
+/// send them all to one worker. Each is in a /24 of its own, and in no sequence.
+#[derive(Debug)]
+struct Sources(u64);
+
+impl Sources {
+    fn of(thread: usize) -> Self {
+        Self(thread as u64)
+    }
+
+    fn next(&mut self) -> Ipv4Addr {
+        // Threads take every other number. Multiplied by an odd one, no two of 2^16 meet.
+        let scattered = (self.0 as u16).wrapping_mul(0x9e37);
+        self.0 += THREADS as u64;
+        let [high, low] = scattered.to_be_bytes();
+        // All of 127.0.0.0/8 is loopback's.
+        Ipv4Addr::new(127, high, low, 1)
+    }
+}
+
 /// Opens a thread's connections, then waits for their answers.
-fn batch(address: SocketAddr, in_flight: u16, tally: &mut Tally) {
-    let sent: Vec<_> = (0..in_flight).map(|_| request(address)).collect();
+fn batch(address: SocketAddr, in_flight: u16, sources: &mut Sources, tally: &mut Tally) {
+    let sent: Vec<_> = (0..in_flight)
+        .map(|_| request(sources.next(), address))
+        .collect();
     for connection in sent {
         let mut answer = [0];
         match connection.and_then(|mut socket| socket.read_exact(&mut answer)) {
@@ -85,7 +123,7 @@ fn batch(address: SocketAddr, in_flight: u16, tally: &mut Tally) {
     }
 }
 
-fn request(address: SocketAddr) -> io::Result<Socket> {
+fn request(source: Ipv4Addr, address: SocketAddr) -> io::Result<Socket> {
     let mut socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // Closing resets the connection: one that waits out its last minute (TIME_WAIT) would keep its
     // port, and there are fewer ports than connections.
@@ -93,6 +131,7 @@ fn request(address: SocketAddr) -> io::Result<Socket> {
     // On Linux this bounds `connect` too.
     socket.set_write_timeout(Some(PATIENCE))?;
     socket.set_read_timeout(Some(PATIENCE))?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
     socket.connect(&address.into())?;
     socket.write_all(b"?")?;
     Ok(socket)

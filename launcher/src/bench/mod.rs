@@ -4,10 +4,13 @@
 
 mod comparison;
 mod decision;
+mod evenness;
 mod interrupt;
 mod launched;
 mod load;
+mod options;
 mod report;
+mod turns;
 mod worker;
 
 use std::{
@@ -17,13 +20,16 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::{self, ExitCode},
-    time::Duration,
+    thread,
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, value_parser};
+use clap::Parser as _;
 
-use self::interrupt::Interrupt;
+use self::{
+    interrupt::Interrupt,
+    options::{Options, Part},
+};
 use crate::{
     failure::{Exit, Failure},
     sys::netns,
@@ -35,58 +41,6 @@ pub const WORKER_VERB: &str = "__bench-worker";
 
 /// The hidden first argument that makes the executable measure steering: see [`steer_main`].
 pub const STEER_VERB: &str = "__bench-steer";
-
-/// Compare round-robin in eBPF with the kernel's hash, and measure a decision.
-#[derive(Debug, Parser)]
-#[command(bin_name = "cargo xtask bench-steer")]
-struct Options {
-    /// How often everything is measured, by turns
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "60",
-        value_parser = value_parser!(u32).range(1..=1000)
-    )]
-    rounds: u32,
-    /// How long each policy is loaded in a round
-    #[arg(long, value_name = "S", default_value = "0.2", value_parser = seconds)]
-    seconds: Duration,
-    /// Numbers of workers
-    #[arg(
-        long,
-        value_name = "N,…",
-        default_value = "2,8",
-        value_delimiter = ',',
-        value_parser = value_parser!(u16).range(1..=256)
-    )]
-    workers: Vec<u16>,
-    /// Connections that each of the two client threads has in flight
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "25",
-        value_parser = value_parser!(u16).range(1..=1000)
-    )]
-    in_flight: u16,
-    /// Connections over which a decision's cost is averaged in a round
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "3000",
-        value_parser = value_parser!(u32).range(1..)
-    )]
-    connections: u32,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text
-        .parse()
-        .ok()
-        .filter(|seconds| (0.1..=3600.0).contains(seconds));
-    seconds
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| "allowed: 0.1 to 3600".to_owned())
-}
 
 /// The whole life of a worker that is measured.
 pub fn worker_main() -> ExitCode {
@@ -136,54 +90,61 @@ fn steer(options: Options) -> Result<()> {
         interrupt: Interrupt::watch().context("cannot handle signals")?,
         runtime_dir: Scratch::create().context("cannot create a directory for control sockets")?,
     };
-    let Options {
-        rounds,
-        seconds,
-        ref workers,
-        in_flight,
-        connections,
-    } = bench.options;
+    let options = &bench.options;
     let mut out = io::stdout();
     writeln!(
         out,
-        "{}\nkernel {}, {} × {}, in {place}\n\n\
-         Connections per second: {} clients × {in_flight} connections in flight, one request each; \
-         {rounds} × {} s by turns",
+        "{}\nkernel {}, {} × {}, in {place}; about {} min",
         command(),
         rustix::system::uname().release().to_string_lossy(),
-        std::thread::available_parallelism().map_or(0, usize::from),
+        thread::available_parallelism().map_or(0, usize::from),
         cpu_model(),
-        load::THREADS,
-        seconds.as_secs_f64(),
+        options.estimate().as_secs().div_ceil(60),
     )?;
-    let compared = workers
-        .iter()
-        .map(|&workers| comparison::measure(&bench, workers.into()));
+    for part in &options.parts {
+        writeln!(out, "\n{}", options.title(*part))?;
+        write!(out, "{}", measure(&bench, *part)?)?;
+    }
     writeln!(
         out,
-        "{}",
-        report::comparisons(&compared.collect::<Result<Vec<_>>>()?)
-    )?;
-    writeln!(
-        out,
-        "One decision, by the kernel's statistics: {rounds} × {connections} connections by turns"
-    )?;
-    let decided = workers
-        .iter()
-        .map(|&members| decision::measure(&bench, members));
-    writeln!(
-        out,
-        "{}",
-        report::decisions(&decided.collect::<Result<Vec<_>>>()?)
-    )?;
-    writeln!(
-        out,
-        "Medians of the rounds, and what the middle half of them lies between. Clients and workers \
+        "\nMedians of the rounds, and what the middle half of them lies between. Clients and workers \
          share the\nCPUs: on a busy or small machine only ratios and differences mean something. \
-         hash spreads like the\nkernel, so its ratio is the program's price; round-robin's includes \
+         hash spreads like the\nkernel, so its ratio is the program's price; that of the others includes \
          what another spread changes."
     )?;
     Ok(())
+}
+
+/// Measures a part. Returns its tables.
+fn measure(bench: &Bench, part: Part) -> Result<String> {
+    let workers = bench.options.workers(part);
+    Ok(match part {
+        Part::Rates => {
+            let compared = workers
+                .iter()
+                .map(|&workers| comparison::measure(bench, workers.into()));
+            report::comparisons(&compared.collect::<Result<Vec<_>>>()?)
+        }
+        Part::Decisions => {
+            let decided = workers
+                .iter()
+                .map(|&members| decision::measure(bench, members));
+            report::decisions(&decided.collect::<Result<Vec<_>>>()?)
+        }
+        Part::Evenness => {
+            let mut dealt = Vec::new();
+            for &workers in workers {
+                for policy in bench.options.policies() {
+                    dealt.push(evenness::measure(bench, policy, workers)?);
+                }
+            }
+            report::dealt(&dealt)
+        }
+        Part::Turns => {
+            let costs = report::costs(&turns::measure(bench)?);
+            costs + &report::turns(&turns::simulate_all())
+        }
+    })
 }
 
 /// What repeats the measurement.

@@ -1,5 +1,8 @@
-//! What a measurement of the steering program needs from the kernel: its run-time statistics, and
-//! a program that decides nothing, whose cost is that of the statistics themselves.
+//! What a measurement of the steering program needs from the kernel: its run-time statistics, a
+//! program that decides nothing, whose cost is that of the statistics themselves, and ways to take
+//! turns.
+
+mod turns;
 
 use std::{
     error::Error,
@@ -16,7 +19,9 @@ use aya::{
 
 use crate::{failure::Failure, sys::privilege::ebpf_failure};
 
-/// The compiled program; see `launcher-ebpf/src/bin/bench.rs`.
+pub(crate) use turns::{Turns, Way};
+
+/// The compiled programs; see `launcher-ebpf/src/bin/bench.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("BPF_DIR"), "/bench.o"));
 
 /// While this lives, the kernel measures every eBPF program, which makes each run of each of them
