@@ -40,7 +40,7 @@ fn nanoseconds(costs: &[Cost]) -> Vec<f64> {
 /// The table of evenness: a column for each number of CPUs.
 pub(in crate::bench) fn turns(simulated: &[Evenness]) -> String {
     type Figure = fn(&Evenness) -> f64;
-    let figures: [(&str, usize, Figure); 3] = [
+    let figures: [(&str, usize, Figure); 4] = [
         ("± connections of a member, at worst", 1, |turns| turns.off),
         ("max/mean after a thousand each, at worst", 3, |turns| {
             turns.max_mean
@@ -48,6 +48,7 @@ pub(in crate::bench) fn turns(simulated: &[Evenness]) -> String {
         ("variation of the gaps (random: 0.94)", 2, |turns| {
             turns.gaps
         }),
+        ("p99 at 70 %, in service times", 1, |turns| turns.p99),
     ];
     let cpus: BTreeSet<u64> = simulated.iter().map(|turns| turns.cpus).collect();
     let mut text = "Simulated: 8 members, connections that arrive at any CPU\n".to_owned();
@@ -121,7 +122,7 @@ mod tests {
             rows.clone()
                 .all(|row| row.split_ascii_whitespace().count() >= 8)
         );
-        assert_eq!(rows.count(), 3 * 4);
+        assert_eq!(rows.count(), 4 * 4);
         assert!(fits(&text), "{text}");
     }
 }

@@ -10,6 +10,9 @@ const MEMBERS: usize = 8;
 /// Connections in a run: a thousand for each member.
 const CONNECTIONS: u64 = 8000;
 
+/// How much of what the members can do is asked of them.
+const UTILISATION: f64 = 0.7;
+
 /// How often it is run, each time with another chance.
 const RUNS: u64 = 20;
 
@@ -25,9 +28,11 @@ pub(in crate::bench) struct Evenness {
     /// The busiest member's connections over the mean, at the end: the worst run's.
     pub(in crate::bench) max_mean: f64,
     /// The coefficient of variation of the gaps between a member's connections, counted in
-    /// connections: 0 when members take exact turns, nearly 1 when chance decides. Queues grow with
-    /// it.
+    /// connections: 0 when members take exact turns, nearly 1 when chance decides.
     pub(in crate::bench) gaps: f64,
+    /// What that does to queues: how long 99 % of the connections took at most, in the time that each
+    /// occupies its member, where Poisson arrivals ask 70 % of what the members can do.
+    pub(in crate::bench) p99: f64,
 }
 
 /// For 2 to 64 CPUs, each way.
@@ -52,12 +57,14 @@ fn simulate(cpus: u64, way: Way, busy: bool) -> Evenness {
         off: 0.0,
         max_mean: 0.0,
         gaps: 0.0,
+        p99: 0.0,
     };
     for seed in 0..RUNS {
         let run = run(cpus, way, busy, seed);
         evenness.off = evenness.off.max(run.off);
         evenness.max_mean = evenness.max_mean.max(run.most as f64 / mean);
         evenness.gaps += run.gaps / RUNS as f64;
+        evenness.p99 += run.p99 / RUNS as f64;
     }
     evenness
 }
@@ -66,6 +73,7 @@ struct Run {
     off: f64,
     most: u64,
     gaps: f64,
+    p99: f64,
 }
 
 fn run(cpus: u64, way: Way, busy: bool, seed: u64) -> Run {
@@ -76,6 +84,8 @@ fn run(cpus: u64, way: Way, busy: bool, seed: u64) -> Run {
     let mut last = [None; MEMBERS];
     let (mut gaps, mut squares, mut gap_count) = (0.0, 0.0, 0.0);
     let mut off: f64 = 0.0;
+    let (mut now, mut free) = (0.0, [0.0f64; MEMBERS]);
+    let mut times = Vec::new();
     // A busy CPU takes all its turns in one tick, of which only the first few are shared: those are
     // taken before the run.
     for cursor in &mut cursors {
@@ -96,6 +106,9 @@ fn run(cpus: u64, way: Way, busy: bool, seed: u64) -> Run {
         };
         let member = (turn % MEMBERS as u64) as usize;
         counts[member] += 1;
+        now -= (1.0 - random.unit()).ln() / (UTILISATION * MEMBERS as f64);
+        free[member] = free[member].max(now) + 1.0;
+        times.push(free[member] - now);
         let mean = (number + 1) as f64 / MEMBERS as f64;
         for &count in &counts {
             off = off.max((count as f64 - mean).abs());
@@ -107,11 +120,13 @@ fn run(cpus: u64, way: Way, busy: bool, seed: u64) -> Run {
             gap_count += 1.0;
         }
     }
+    times.sort_unstable_by(f64::total_cmp);
     let mean = gaps / gap_count;
     Run {
         off,
         most: counts.into_iter().max().unwrap_or_default(),
         gaps: (squares / gap_count - mean * mean).max(0.0).sqrt() / mean,
+        p99: times[times.len() * 99 / 100],
     }
 }
 
@@ -123,6 +138,11 @@ impl Random {
         let bits = mix(self.0);
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         bits
+    }
+
+    /// At least 0 and below 1.
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -147,9 +167,11 @@ mod tests {
     #[test]
     fn cursors_are_off_by_less_than_one_for_each_cpu() {
         for (way, busy) in [(Way::Own, false), (Way::Hybrid, true)] {
-            let Evenness { off, gaps, .. } = simulate(16, way, busy);
+            let Evenness { off, gaps, p99, .. } = simulate(16, way, busy);
             assert!(off > 1.0 && off < 16.0, "{way}: {off}");
             assert!(gaps > 0.5, "{way}: {gaps}");
+            let exact = simulate(16, Way::Shared, false).p99;
+            assert!(p99 > 1.5 * exact, "{way}: {p99} beside {exact}");
         }
     }
 }
