@@ -12,7 +12,7 @@ use std::{
 use nix::sys::signal::{SigSet, Signal};
 
 /// Whether INT, TERM or HUP has come.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {

@@ -3,7 +3,6 @@
 //! and how late it is would count as the workers'.
 
 use std::{
-    fs,
     io::{self, ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     os::fd::OwnedFd,
@@ -11,10 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::{
-    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
-    resource::{Resource, getrlimit, setrlimit},
-};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rustix::{
     process::setpriority_process,
     time::{
@@ -24,7 +20,7 @@ use rustix::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::{interrupt::Interrupt, schedule::Request};
+use crate::{interrupt::Interrupt, machine::CpuTimes, schedule::Request};
 
 /// How long is waited for answers after the last request. Workers that can't keep up have a backlog
 /// of any length.
@@ -74,12 +70,6 @@ fn nearest_rank(sorted: &[f64], share: f64) -> f64 {
     value.copied().unwrap_or(f64::NAN)
 }
 
-/// Has as many files open as the machine lets us: what can't be served waits in connections.
-pub(crate) fn raise_file_limit() -> io::Result<()> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
-}
-
 /// Sends these requests, from a thread that goes before all others: real clients have CPUs of their
 /// own.
 ///
@@ -92,11 +82,12 @@ pub(crate) fn send(
 ) -> io::Result<Outcome> {
     thread::scope(|scope| {
         let load = || {
-            // On Linux the nice value is a thread's.
-            setpriority_process(None, -20)?;
-            let before = cpu_times()?;
+            // On Linux the nice value is a thread's. It may be refused; what comes of that is reported
+            // as lateness.
+            let _ = setpriority_process(None, -20);
+            let before = CpuTimes::now()?;
             let outcome = Load::new(to, requests)?.run(interrupt)?;
-            let after = cpu_times()?;
+            let after = CpuTimes::now()?;
             Ok(Outcome {
                 busy: after.busy_since(before),
                 ..outcome
@@ -297,33 +288,56 @@ fn is_early(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::EINPROGRESS)
 }
 
-/// What the machine's CPUs have done since it started, in ticks.
-#[derive(Clone, Copy, Debug)]
-struct CpuTimes {
-    all: u64,
-    idle: u64,
-}
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
 
-impl CpuTimes {
-    fn busy_since(self, before: Self) -> f64 {
-        let idle = self.idle.saturating_sub(before.idle);
-        1.0 - idle as f64 / self.all.saturating_sub(before.all) as f64
+    use super::*;
+
+    #[test]
+    fn requests_with_and_without_an_answer_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let to = listener.local_addr().expect("it is bound");
+        let requests: Vec<Request> = (0..20)
+            .map(|number| Request {
+                at: Duration::from_millis(number),
+                service: 1000 + number as u32,
+                client: number as u16,
+            })
+            .collect();
+        let server = thread::spawn(move || {
+            let mut asked = Vec::new();
+            for number in 0..20u32 {
+                let (mut connection, _) = listener.accept().expect("clients come");
+                let mut request = [0; 4];
+                connection.read_exact(&mut request).expect("they ask");
+                asked.push(u32::from_le_bytes(request));
+                // Every other one is closed without a word.
+                if number % 2 == 0 {
+                    let slot = (number / 2 % 3).to_le_bytes();
+                    let answer = [slot, 500_000u32.to_le_bytes()].concat();
+                    connection.write_all(&answer).expect("the client reads");
+                }
+            }
+            asked.sort_unstable();
+            asked
+        });
+        let outcome =
+            send(to, &requests, &Interrupt::default()).expect("the machine has all it takes");
+        let asked = server.join().expect("the server does not panic");
+        assert_eq!(asked, (1000..1020).collect::<Vec<u32>>());
+        assert_eq!((outcome.latencies.len(), outcome.lateness.len()), (20, 20));
+        assert_eq!(outcome.unanswered, 10);
+        assert_eq!(outcome.by_slot, [4, 3, 3]);
+        assert!((outcome.occupied - 5.0).abs() < 1e-9);
+        assert!(outcome.latencies.is_sorted());
     }
-}
 
-fn cpu_times() -> io::Result<CpuTimes> {
-    let text = fs::read_to_string("/proc/stat")?;
-    let line = text.lines().next().unwrap_or_default();
-    // user, nice, system, idle, iowait, irq, softirq, steal; guest time is in user's.
-    let ticks: Vec<u64> = line
-        .split_ascii_whitespace()
-        .skip(1)
-        .take(8)
-        .filter_map(|ticks| ticks.parse().ok())
-        .collect();
-    let idle = ticks.iter().skip(3).take(2).sum();
-    Ok(CpuTimes {
-        all: ticks.iter().sum(),
-        idle,
-    })
+    #[test]
+    fn a_share_of_the_requests_is_the_nearest_rank() {
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(nearest_rank(&hundred, 0.5), 50.0);
+        assert_eq!(nearest_rank(&hundred, 0.99), 99.0);
+        assert!(nearest_rank(&[], 0.5).is_nan());
+    }
 }

@@ -12,8 +12,10 @@
     reason = "what it prints is its output"
 )]
 
+mod case;
 mod interrupt;
 mod load;
+mod machine;
 mod report;
 mod schedule;
 mod system;
@@ -21,17 +23,14 @@ mod worker;
 
 use std::{env, io, process::ExitCode, thread, time::Duration};
 
-use clap::{Parser, ValueEnum, value_parser};
+use clap::{Parser, value_parser};
 use kernel_tests::gate;
 
+use case::Case;
 use interrupt::Interrupt;
-use report::{Goal, Measured, Part};
-use schedule::{Service, poisson};
-use system::{KERNEL, Running, SHARED_QUEUE, System};
-use worker::Occupation;
-
-/// How much of what the workers can do is asked of them.
-const UTILISATION: f64 = 0.7;
+use report::Measured;
+use schedule::poisson;
+use system::{KERNEL, Running, System};
 
 /// Load that is not measured: what a server does only once is done.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -68,88 +67,6 @@ struct Options {
     seed: u64,
 }
 
-/// Workers, and what is asked of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Case {
-    /// Two workers that compute for 5 ms
-    #[value(name = "2-spin")]
-    Spin2,
-    /// Eight that sleep for 5 ms: each stands for a core that this machine lacks
-    #[value(name = "8-block")]
-    Block8,
-    /// 32 of them
-    #[value(name = "32-block")]
-    Block32,
-    /// Eight that mostly sleep for 1 ms, and for 30 ms every tenth time
-    #[value(name = "8-skewed")]
-    Skewed8,
-}
-
-impl Case {
-    const fn workers(self) -> u16 {
-        match self {
-            Self::Spin2 => 2,
-            Self::Block8 | Self::Skewed8 => 8,
-            Self::Block32 => 32,
-        }
-    }
-
-    const fn occupation(self) -> Occupation {
-        match self {
-            Self::Spin2 => Occupation::Spin,
-            Self::Block8 | Self::Block32 | Self::Skewed8 => Occupation::Block,
-        }
-    }
-
-    const fn service(self) -> Service {
-        match self {
-            Self::Spin2 | Self::Block8 | Self::Block32 => Service::Fixed(5_000),
-            Self::Skewed8 => Service::Skewed {
-                short: 1_000,
-                long: 30_000,
-                percent_long: 10,
-            },
-        }
-    }
-
-    /// Requests a second.
-    fn rate(self) -> f64 {
-        UTILISATION * f64::from(self.workers()) / self.service().mean()
-    }
-
-    fn goals(self) -> Vec<Goal> {
-        match self {
-            Self::Spin2 => vec![
-                Goal::of("round-robin", Part::P99, KERNEL, 0.7),
-                Goal::of("least-conn", Part::P99, KERNEL, 0.7),
-            ],
-            Self::Block8 => vec![
-                Goal::of("round-robin", Part::P99, KERNEL, 0.25),
-                Goal::of("least-conn", Part::P99, KERNEL, 0.25),
-            ],
-            Self::Block32 => Vec::new(),
-            Self::Skewed8 => vec![
-                Goal::of("least-conn", Part::P99, KERNEL, 0.3),
-                Goal::of("least-conn", Part::P99, SHARED_QUEUE, 1.3),
-                Goal::of("least-conn", Part::P50, SHARED_QUEUE, 1.1),
-            ],
-        }
-    }
-
-    fn title(self) -> String {
-        let does = match self.occupation() {
-            Occupation::Spin => "compute",
-            Occupation::Block => "sleep",
-        };
-        format!(
-            "{} workers that {does} for {}; {:.0} requests/s",
-            self.workers(),
-            self.service(),
-            self.rate()
-        )
-    }
-}
-
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
     if arguments.next().as_deref() == Some(worker::VERB) {
@@ -170,7 +87,7 @@ fn main() -> ExitCode {
 
 fn measure(options: &Options) -> io::Result<()> {
     let interrupt = Interrupt::watch()?;
-    load::raise_file_limit()?;
+    machine::raise_file_limit()?;
     let systems = systems(options)?;
     println!(
         "cargo xtask bench-queue{}\nkernel {}, {} CPUs; {} of the workers' capacity, Poisson arrivals, a \
@@ -181,7 +98,7 @@ fn measure(options: &Options) -> io::Result<()> {
             .collect::<String>(),
         rustix::system::uname().release().to_string_lossy(),
         thread::available_parallelism().map_or(0, usize::from),
-        percent(UTILISATION),
+        percent(case::UTILISATION),
         options.rounds,
         options.seconds,
         options.seed,
@@ -193,7 +110,7 @@ fn measure(options: &Options) -> io::Result<()> {
                 "not measured to the end: a signal came\n  → what was started has been stopped; start again",
             ));
         };
-        println!(
+        print!(
             "\n{}",
             report::table(&case.title(), &measured, &case.goals())
         );

@@ -173,11 +173,11 @@ impl Measured {
         )
     }
 
-    /// Both parts of the latencies, round after round.
+    /// Both parts of the latencies, round after round, and what the machine did.
     fn rounds(&self) -> String {
         let rounds = self.runs.iter().map(|run| {
             let [p50, p99] = [Part::P50, Part::P99].map(|part| run.latency(part.share()) * 1e3);
-            format!(" {p50:.2}/{p99:.1}")
+            format!(" {p50:.2}/{p99:.1}/{:.0}%", 100.0 * run.busy)
         });
         format!("{:<13}{}\n", self.system, rounds.collect::<String>())
     }
@@ -222,7 +222,7 @@ pub(crate) fn table(title: &str, measured: &[Measured], goals: &[Goal]) -> Strin
         return text + "nothing to compare with: the kernel's hash was not measured\n";
     };
     text.extend(measured.iter().map(|side| side.row(kernel)));
-    text += "p50/p99 in ms, by round:\n";
+    text += "p50/p99 in ms/how busy the machine's CPUs were, by round:\n";
     text.extend(measured.iter().map(Measured::rounds));
     text += "beside them:\n";
     text.extend(measured.iter().map(Measured::health));
