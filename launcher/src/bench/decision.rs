@@ -1,11 +1,12 @@
 //! Nanoseconds per decision, from the kernel's own run-time statistics.
 //!
-//! Groups of sockets are loaded by turns, one with an empty program, then one for each policy with the
-//! steering program, again and again. What the empty program costs is the price of measuring. The
-//! connections go through the whole of TCP, so the program meets caches as a server's does, not
-//! those of a loop around it.
+//! A group of sockets is given an empty program, then the steering program under one policy after the
+//! other, again and again. What the empty program costs is the price of measuring. The connections go
+//! through the whole of TCP, so the program meets caches as a server's does, not those of a loop around
+//! it.
 
 use std::{
+    cell::RefCell,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     time::Duration,
@@ -14,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Socket, Type};
 
-use super::{Bench, Options};
+use super::{Bench, Options, load::Sources};
 use crate::{
     policy::{Policy, Weighted, compile},
     steer::{
@@ -37,61 +38,88 @@ pub(super) struct Decisions {
     pub(super) steered: Vec<(Policy, Vec<f64>)>,
 }
 
-/// Measures each program by turns.
+/// How many copies of each program are measured, one in each round. Where the kernel puts a program makes
+/// a difference of up to 50 ns, and the first free place is the same for each first copy.
+const COPIES: u32 = 5;
+
+/// Measures each policy by turns.
 pub(super) fn measure(bench: &Bench, members: u16) -> Result<Decisions> {
     let Options {
         rounds,
         connections,
         ..
     } = bench.options;
-    let empty = Empty::load()?;
-    let subjects: Vec<Subject> = bench
-        .options
-        .steering()
-        .map(|policy| Subject::new(policy, members))
+    let mut copies: Vec<Copy> = (0..COPIES.min(rounds))
+        .map(|_| Copy::load(bench, members))
         .collect::<Result<_>>()?;
-    for Subject { group, .. } in &subjects {
-        group.drive(BATCH)?;
-    }
     let _statistics = Statistics::enable()?;
+    let policies: Vec<Policy> = bench.options.steering().collect();
     let mut decisions = Decisions {
         members,
         empty: Vec::new(),
-        steered: subjects
+        steered: policies
             .iter()
-            .map(|subject| (subject.policy, Vec::new()))
+            .map(|&policy| (policy, Vec::new()))
             .collect(),
     };
-    let Some(Subject { group: any, .. }) = subjects.first() else {
-        return Ok(decisions);
-    };
-    for _ in 0..rounds {
+    for round in 0..rounds {
         bench.interrupt.check()?;
-        empty.attach(&any.listeners[0])?;
-        let cost = any.cost(connections, || Ok(empty.run_time()?))?;
+        let Copy { empty, subjects } = &mut copies[(round % COPIES) as usize];
+        let Some(Subject { group, .. }) = subjects.first() else {
+            break;
+        };
+        empty.attach(&group.listeners[0])?;
+        let cost = group.cost(connections, || Ok(empty.run_time()?))?;
         decisions.empty.push(cost);
-        for (subject, (_, costs)) in subjects.iter().zip(&mut decisions.steered) {
-            let Subject { group, program, .. } = subject;
-            program.attach(&group.listeners[0])?;
-            costs.push(group.cost(connections, || Ok(program.run_time()?))?);
+        for (policy, costs) in &mut decisions.steered {
+            let kind = kind(*policy);
+            let subject = subjects.iter_mut().find(|subject| subject.kind == kind);
+            let subject = subject.context("the program of a policy is loaded with it")?;
+            costs.push(subject.cost(*policy, connections)?);
         }
     }
     Ok(decisions)
 }
 
-/// A policy, and what it decides about. (Each has sockets of its own: one is in a single array.)
+/// Each program once.
+struct Copy {
+    empty: Empty,
+    subjects: Vec<Subject>,
+}
+
+impl Copy {
+    fn load(bench: &Bench, members: u16) -> Result<Self> {
+        bench.interrupt.check()?;
+        let empty = Empty::load()?;
+        let mut subjects: Vec<Subject> = Vec::new();
+        for policy in bench.options.steering() {
+            let kind = kind(policy);
+            if !subjects.iter().any(|subject| subject.kind == kind) {
+                subjects.push(Subject::load(kind, members)?);
+            }
+        }
+        Ok(Self { empty, subjects })
+    }
+}
+
+/// Which program a policy needs.
+fn kind(policy: Policy) -> Kind {
+    match policy {
+        Policy::LeastConn => Kind::LeastConn,
+        _ => Kind::Connections,
+    }
+}
+
+/// A steering program, and what it decides about: sockets of its own, because one is in a single array.
 struct Subject {
-    policy: Policy,
-    group: Group,
+    kind: Kind,
     program: Program,
+    group: Group,
+    members: Vec<Weighted>,
 }
 
 impl Subject {
-    fn new(policy: Policy, members: u16) -> Result<Self> {
-        let kind = match policy {
-            Policy::LeastConn => Kind::LeastConn,
-            _ => Kind::Connections,
-        };
+    fn load(kind: Kind, members: u16) -> Result<Self> {
         let group = Group::open(members).context("cannot open a group of listening sockets")?;
         let mut program = Program::load(kind, None)?;
         let mut weighted = Vec::new();
@@ -103,12 +131,26 @@ impl Subject {
                 identity: member.into(),
             });
         }
-        program.install(&compile(policy, &weighted, members.into()))?;
+        group.drive(BATCH)?;
         Ok(Self {
-            policy,
-            group,
+            kind,
             program,
+            group,
+            members: weighted,
         })
+    }
+
+    /// What a decision costs, in nanoseconds.
+    fn cost(&mut self, policy: Policy, connections: u32) -> Result<f64> {
+        let Self {
+            program,
+            group,
+            members,
+            ..
+        } = self;
+        program.install(&compile(policy, members, members.len() as u32))?;
+        program.attach(&group.listeners[0])?;
+        group.cost(connections, || Ok(program.run_time()?))
     }
 }
 
@@ -116,6 +158,7 @@ impl Subject {
 struct Group {
     listeners: Vec<TcpListener>,
     address: SocketAddr,
+    clients: RefCell<Sources>,
 }
 
 impl Group {
@@ -132,7 +175,11 @@ impl Group {
             address = listener.local_addr()?;
             listeners.push(listener);
         }
-        Ok(Self { listeners, address })
+        Ok(Self {
+            listeners,
+            address,
+            clients: RefCell::new(Sources::of(0)),
+        })
     }
 
     /// What a run of the attached program costs, in nanoseconds: the mean over `connections`.
@@ -164,6 +211,8 @@ impl Group {
         let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         // As in the load: no port must wait to be used again.
         client.set_linger(Some(Duration::ZERO))?;
+        let source = self.clients.borrow_mut().next();
+        client.bind(&SocketAddr::from((source, 0)).into())?;
         client.connect(&self.address.into())?;
         Ok(client)
     }

@@ -92,14 +92,16 @@ pub(super) fn drive(bench: &Bench, address: SocketAddr, until: Until) -> (Tally,
 /// The addresses that a thread's connections come from: another one each time, or `source` would
 /// send them all to one worker. Each is in a /24 of its own, and in no sequence.
 #[derive(Debug)]
-struct Sources(u64);
+pub(super) struct Sources(u64);
 
 impl Sources {
-    fn of(thread: usize) -> Self {
+    /// Those of this one of the threads.
+    pub(super) fn of(thread: usize) -> Self {
         Self(thread as u64)
     }
 
-    fn next(&mut self) -> Ipv4Addr {
+    /// The next one.
+    pub(super) fn next(&mut self) -> Ipv4Addr {
         // Threads take every other number. Multiplied by an odd one, no two of 2^16 meet.
         let scattered = (self.0 as u16).wrapping_mul(0x9e37);
         self.0 += THREADS as u64;

@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     failure::{Exit, Failure},
-    sys::netns,
+    sys::{netns, process::raise_file_limit},
 };
 
 /// The hidden first argument that makes the executable the worker that is measured: see
@@ -85,6 +85,8 @@ fn steer(options: Options) -> Result<()> {
         Ok(()) => "a network namespace of its own".to_owned(),
         Err(error) => format!("the host's loopback (no network namespace of its own: {error})"),
     };
+    // Decisions are measured with many sockets. (The launchers take care of their workers' own.)
+    raise_file_limit(0)?;
     let bench = Bench {
         options,
         interrupt: Interrupt::watch().context("cannot handle signals")?,
