@@ -80,11 +80,12 @@ pub(crate) fn policies() -> Vec<String> {
     let mut command = Command::new(binary());
     command.args(["--steer", "?", "--", "true"]);
     let refused = Process::spawn(&mut command).finish();
-    let names = refused
-        .stderr
-        .lines()
-        .find_map(|line| line.split_once("unknown policy; allowed: "));
-    let (_, names) = names.unwrap_or_else(|| panic!("no list of policies: {}", refused.stderr));
+    let names = refused.stderr.lines().find_map(|line| {
+        line.trim()
+            .strip_prefix("[possible values: ")?
+            .strip_suffix(']')
+    });
+    let names = names.unwrap_or_else(|| panic!("no list of policies: {}", refused.stderr));
     names.split(", ").map(str::to_owned).collect()
 }
 
