@@ -40,6 +40,9 @@ pub struct Plan {
     pub workers_reason: String,
     /// How connections and datagrams are steered at first.
     pub policies: Policies,
+    /// The eBPF object whose program steers in place of ours: absolute. It is read at the start of the
+    /// launcher.
+    pub steer_object: Option<PathBuf>,
     /// Which ports are captured.
     pub ports: Ports,
     /// Whether TCP connections wait while no worker takes any.
@@ -116,6 +119,7 @@ impl Plan {
             ipc,
             steer,
             steer_udp,
+            steer_object,
             ports,
             no_hold,
             ready,
@@ -156,7 +160,7 @@ impl Plan {
             all: steer,
             datagrams: steer_udp,
         };
-        check_probes(policies, &ready, health.as_ref())?;
+        check_probes(policies, steer_object.is_some(), &ready, health.as_ref())?;
         check_ports(policies, &ports)?;
         let (cpus, workers, workers_reason) = place(workers, &pin)?;
         let plan = Self {
@@ -166,6 +170,7 @@ impl Plan {
             workers,
             workers_reason,
             policies,
+            steer_object: steer_object.map(|file| current.join(file)),
             ports: if ports.is_empty() {
                 Ports::All
             } else {
@@ -286,14 +291,32 @@ fn replace(text: &OsStr, from: &str, to: &str) -> OsString {
 }
 
 /// A question to one worker goes through the port that all share, so the program must steer it.
-fn check_probes(policies: Policies, ready: &Ready, health: Option<&Check>) -> Result<(), Failure> {
+fn check_probes(
+    policies: Policies,
+    object: bool,
+    ready: &Ready,
+    health: Option<&Check>,
+) -> Result<(), Failure> {
     let asks = health.is_some() || matches!(ready, Ready::Tcp | Ready::Http(_));
-    if policies.connections() != Policy::Kernel || !asks {
+    let (with, why) = if object {
+        (
+            "--steer-object",
+            "the object does not know which worker a question is for",
+        )
+    } else if policies.connections() == Policy::Kernel {
+        (
+            "--steer kernel",
+            "no eBPF program is there to steer the question to the worker that is meant",
+        )
+    } else {
+        return Ok(());
+    };
+    if !asks {
         return Ok(());
     }
     Err(Failure::new(
-        "cannot ask single workers over tcp or http with --steer kernel",
-        "no eBPF program is there to steer the question to the worker that is meant",
+        format!("cannot ask single workers over tcp or http with {with}"),
+        why,
         "choose another policy, or --ready listen, notify or node, and no --health",
     )
     .exit(Exit::Usage))

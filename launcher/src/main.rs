@@ -54,7 +54,7 @@ fn check() -> ExitCode {
         Ok(cli::Invocation {
             verb: Verb::Run(options),
             ..
-        }) => Plan::new(*options).map(|_| ()),
+        }) => Plan::new(*options).and_then(|plan| run::check(&plan)),
         Ok(_) => Err(Failure::new("nothing to run", "it is another verb", "run")),
         Err(error) => error.exit(),
     };
@@ -106,6 +106,15 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
         Verb::Restart { slot, name } => operate(Request::Restart { slot }, name)?,
         Verb::Drain { slot, name } => operate(Request::Drain { slot }, name)?,
         Verb::Undrain { slot, name } => operate(Request::Undrain { slot }, name)?,
+        Verb::Hint { slot, value, name } => {
+            let generation = None;
+            let request = Request::Hint {
+                slot,
+                generation,
+                value,
+            };
+            operate(request, name)?;
+        }
         Verb::Send {
             to: Target(slot),
             message,

@@ -11,13 +11,14 @@ use kernel_tests::{
 use serde_json::Value;
 
 /// The verbs that are about one launcher, with what they need besides its name.
-const VERBS_OF_A_LAUNCHER: [&[&str]; 9] = [
+const VERBS_OF_A_LAUNCHER: [&[&str]; 10] = [
     &["status"],
     &["reload"],
     &["scale", "2"],
     &["restart", "0"],
     &["drain", "0"],
     &["undrain", "0"],
+    &["hint", "0", "1"],
     &["send", "all", "1"],
     &["upgrade"],
     &["stop"],
@@ -51,8 +52,8 @@ fn the_help_names_every_verb_and_option() {
     let site = Site::new();
     let help = stdout(&site, &["--help"]);
     let verbs = [
-        "run", "status", "ls", "reload", "scale", "restart", "drain", "undrain", "send", "upgrade",
-        "stop",
+        "run", "status", "ls", "reload", "scale", "restart", "drain", "undrain", "hint", "send",
+        "upgrade", "stop",
     ];
     for verb in verbs {
         let listed = format!("\n  {verb} ");
@@ -69,6 +70,7 @@ fn the_help_names_every_verb_and_option() {
         "--env-file",
         "--ipc",
         "--steer",
+        "--steer-object",
         "--port",
         "--no-hold",
         "--ready",

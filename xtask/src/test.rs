@@ -19,7 +19,11 @@ pub(crate) fn run(root: &Path, filter: Option<&str>) -> Result<()> {
     if filter.is_none() {
         step("fmt", || {
             in_workspace(&["fmt", "--all", "--check"])?;
-            for apart in ["launcher-ebpf", "launcher-common/fuzz"] {
+            for apart in [
+                "launcher-ebpf",
+                "launcher-common/fuzz",
+                "examples/least-hint",
+            ] {
                 let manifest = format!("{apart}/Cargo.toml");
                 in_workspace(&["fmt", "--manifest-path", &manifest, "--check"])?;
             }

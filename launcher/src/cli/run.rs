@@ -98,6 +98,10 @@ pub struct Run {
         help_heading = CONNECTIONS
     )]
     pub steer_udp: Option<Policy>,
+    /// Have the sk_reuseport program of this eBPF object deal them out; docs/STEER-OBJECT.md says what
+    /// it must have
+    #[arg(long, value_name = "FILE", conflicts_with = "steer", help_heading = CONNECTIONS)]
+    pub steer_object: Option<PathBuf>,
     /// Share only this port; may be repeated [default: every port the command binds by number]
     #[arg(
         long = "port",

@@ -205,6 +205,8 @@ fn wrong_values_say_what_is_allowed() {
         ("restart one", "SLOT", "0 to 255"),
         ("drain -1", "-1", "unexpected argument"),
         ("undrain 256", "SLOT", "0 to 255"),
+        ("hint 256 1", "SLOT", "0 to 255"),
+        ("hint 0 much", "VALUE", "0 to 18446744073709551615"),
         ("send some 1", "all|SLOT", "or all"),
         ("send all hello", "JSON", "a JSON value"),
         (
@@ -325,6 +327,14 @@ fn verbs() {
         Verb::Undrain {
             slot: 3,
             name: None
+        }
+    ));
+    assert!(matches!(
+        verb("hint 3 18446744073709551615 web"),
+        Verb::Hint {
+            slot: 3,
+            value: u64::MAX,
+            name: Some(_)
         }
     ));
     assert!(matches!(verb("upgrade"), Verb::Upgrade { name: None }));

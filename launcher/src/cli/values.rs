@@ -183,6 +183,11 @@ pub(super) fn slot(text: &str) -> Result<u32, String> {
         })
 }
 
+/// Parses what the steering object is told about a worker.
+pub(super) fn hint(text: &str) -> Result<u64, String> {
+    decimal(text).ok_or_else(|| format!("allowed: a whole number, 0 to {}", u64::MAX))
+}
+
 /// Parses a number of workers that a fleet can have.
 pub(super) fn worker_count(text: &str) -> Result<u32, String> {
     match text.parse() {

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use super::{
     quantities::{TimeLimit, duration_or_infinite},
     run::Run,
-    values::{Target, json, slot, worker_count},
+    values::{Target, hint, json, slot, worker_count},
 };
 use crate::sys::runtime::Name;
 
@@ -69,6 +69,17 @@ pub enum Verb {
         /// The worker's slot
         #[arg(value_parser = slot)]
         slot: u32,
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+    },
+    /// Tell the steering object (--steer-object) something about a worker, such as its load
+    Hint {
+        /// The worker's slot
+        #[arg(value_parser = slot)]
+        slot: u32,
+        /// A whole number; 0 until it is told
+        #[arg(value_parser = hint)]
+        value: u64,
         /// Which launcher [default: the only one that runs]
         name: Option<Name>,
     },

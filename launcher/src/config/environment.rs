@@ -51,7 +51,7 @@ impl Plan {
 /// watchdog, the channel to a Node process that has started us, and the number of workers that we
 /// have already acted on (gunicorn would multiply it).
 fn is_ours(name: &OsStr) -> bool {
-    const OURS: [&str; 11] = [
+    const OURS: [&str; 12] = [
         "NOTIFY_SOCKET",
         "WATCHDOG_USEC",
         "WATCHDOG_PID",
@@ -61,6 +61,7 @@ fn is_ours(name: &OsStr) -> bool {
         "NODE_CHANNEL_FD",
         "NODE_CHANNEL_SERIALIZATION_MODE",
         "NODE_UNIQUE_ID",
+        "REUSEPORT_LAUNCH_CONTROL",
         "REUSEPORT_LAUNCH_REPLACES",
         "WEB_CONCURRENCY",
     ];

@@ -55,6 +55,16 @@ pub enum Request {
         /// Its slot.
         slot: u32,
     },
+    /// Tell the steering object something about a worker. Answered at once. A worker that starts has 0.
+    Hint {
+        /// Its slot.
+        slot: u32,
+        /// Its generation; `null` or left out: that of the worker that has the slot's place. One that
+        /// speaks for itself names its own, or it could speak for its successor.
+        generation: Option<u64>,
+        /// What it means is the object's to say.
+        value: u64,
+    },
     /// Go on as the launcher's present binary. With the old one its connections go: where this one
     /// is closed without an answer, it is done once the launcher, of the same pid, answers
     /// `status`.
@@ -100,7 +110,8 @@ impl From<TimeLimit> for Option<Duration> {
 impl Request {
     /// The verbs, as they are written.
     pub const VERBS: &[&str] = &[
-        "status", "stop", "reload", "scale", "restart", "drain", "undrain", "upgrade", "send",
+        "status", "stop", "reload", "scale", "restart", "drain", "undrain", "hint", "upgrade",
+        "send",
     ];
 
     /// A reload with this time for old workers, or with the launcher's own.
@@ -127,6 +138,7 @@ impl Request {
             Self::Restart { .. } => "restart",
             Self::Drain { .. } => "drain",
             Self::Undrain { .. } => "undrain",
+            Self::Hint { .. } => "hint",
             Self::Upgrade {} => "upgrade",
             Self::Send { .. } => "send",
         }

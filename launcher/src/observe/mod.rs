@@ -44,7 +44,7 @@ pub struct Snapshot {
 pub struct Steering {
     /// What evaluates the policy: `ebpf`, or `kernel` where no program is attached.
     pub backend: String,
-    /// `round-robin`, `hash` or `kernel`.
+    /// `round-robin`, `hash` or `kernel`; or `object:FILE`.
     pub policy: String,
     /// Whether connections that wait in a dead worker's queue move to another worker.
     pub migration: bool,
@@ -108,6 +108,9 @@ pub struct WorkerStatus {
     pub cpus: Vec<u32>,
     /// Its share of new connections, relative to the others'.
     pub weight: u32,
+    /// What it has told the steering object; `None` where that takes no hints.
+    #[serde(default)]
+    pub hint: Option<u64>,
     /// Since its start; `None` where it does not run.
     pub uptime_seconds: Option<u64>,
     /// Restarts of its slot since the start of the launcher.

@@ -143,6 +143,7 @@ fn worker_columns(workers: &[WorkerStatus]) -> Vec<Column> {
             Some(it.generation.to_string())
         }),
         column("WEIGHT", Align::Right, &|it| Some(it.weight.to_string())),
+        column("HINT", Align::Right, &|it| it.hint.map(|n| n.to_string())),
         column("CPUS", Align::Left, &|it| cpus(&it.cpus)),
         column("STATUS", Align::Left, &|it| {
             it.status_text.as_deref().map(said)

@@ -31,6 +31,7 @@ fn worker(slot: u32) -> WorkerStatus {
         status_text: None,
         cpus: vec![slot],
         weight: 1,
+        hint: None,
         uptime_seconds: Some(3_725),
         restarts: 0,
         connections_total: Some(100),
@@ -81,7 +82,7 @@ fn json_is_what_was_promised() {
     let json = serde_json::to_string(&snapshot).unwrap();
     assert_eq!(
         json,
-        r#"{"name":"myserver","version":"0.1.0","pid":4211,"command":["./myserver","--title","two words"],"started_at":"2026-11-21T05:57:00Z","capture":"cgroup","steering":{"backend":"ebpf","policy":"round-robin","migration":true},"hold":true,"operation":null,"groups":[{"protocol":"tcp","address":"0.0.0.0","port":8080,"members":4,"selected_total":400,"migrated_total":2,"held_total":null,"held_now":null,"hold_backlog":null,"fell_through_total":0,"refused_total":0,"missed_total":0}],"workers":[{"slot":0,"generation":1,"pid":4212,"state":"ready","status_text":null,"cpus":[0],"weight":1,"uptime_seconds":3725,"restarts":0,"connections_total":100,"connections_active":null,"accept_queue":0,"memory_bytes":26214400,"cpu_seconds":1.25,"restart_in_seconds":null}]}"#
+        r#"{"name":"myserver","version":"0.1.0","pid":4211,"command":["./myserver","--title","two words"],"started_at":"2026-11-21T05:57:00Z","capture":"cgroup","steering":{"backend":"ebpf","policy":"round-robin","migration":true},"hold":true,"operation":null,"groups":[{"protocol":"tcp","address":"0.0.0.0","port":8080,"members":4,"selected_total":400,"migrated_total":2,"held_total":null,"held_now":null,"hold_backlog":null,"fell_through_total":0,"refused_total":0,"missed_total":0}],"workers":[{"slot":0,"generation":1,"pid":4212,"state":"ready","status_text":null,"cpus":[0],"weight":1,"hint":null,"uptime_seconds":3725,"restarts":0,"connections_total":100,"connections_active":null,"accept_queue":0,"memory_bytes":26214400,"cpu_seconds":1.25,"restart_in_seconds":null}]}"#
     );
     assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
 }

@@ -126,7 +126,7 @@ impl Launcher {
         self.look_at_drains(now);
         // Where nothing counts what was sent, a busy queue can't be told from a stuck one.
         if let Some(timeout) = self.plan.stall_timeout
-            && self.steering.migrates().is_some()
+            && self.steering.counts()
             && self.looks.next_stall.is_none_or(|next| next <= now)
         {
             self.look_for_stalls(timeout);

@@ -57,7 +57,7 @@ use crate::{
     failure::{Exit, Failure},
     fleet::{Event, Fleet, Settings, restart},
     output::Output,
-    steer::{self, Steering},
+    steer::{self, Object, Steering},
     sys::{
         cgroup::FleetCgroup,
         hierarchy::Hierarchy,
@@ -91,6 +91,31 @@ pub fn run(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
         .block_on(serve(plan, runtime_dir, file_limit))
 }
 
+/// Checks what can be known of a plan only with the privileges to run it: a steering object.
+///
+/// # Errors
+/// When it can't be used.
+pub fn check(plan: &Plan) -> Result<(), Failure> {
+    steering_object(plan).map(|_| ())
+}
+
+/// The user's own steering object, if there is one to be.
+fn steering_object(plan: &Plan) -> Result<Option<Object>, Failure> {
+    let Some(path) = &plan.steer_object else {
+        return Ok(None);
+    };
+    let object = Object::open(path)?;
+    if plan.recycle.max_connections.is_some() && !object.counts() {
+        return Err(Failure::new(
+            "cannot replace workers after --max-connections",
+            "the object of --steer-object has no map COUNTERS, so nothing counts them",
+            "have it count, or leave --max-connections out",
+        )
+        .exit(Exit::Usage));
+    }
+    Ok(Some(object))
+}
+
 fn failed(what: &str, error: &io::Error) -> Failure {
     Failure::io(
         format!("cannot {what}"),
@@ -104,6 +129,8 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
     // The first of all: until they are handled, each of them would end us.
     let mut signals = Signals::new().map_err(|error| failed("handle signals", &error))?;
     privilege::check(plan.identity.as_ref().is_some_and(Identity::is_other_user))?;
+    // Before anything is touched: another launcher's workers are none of its errors' business.
+    let object = steering_object(&plan)?;
     runtime_dir.prepare()?;
     process::become_subreaper().map_err(|error| failed("become the reaper of orphans", &error))?;
     let mut legacy = Legacy::read(&runtime_dir, &plan.name);
@@ -132,6 +159,7 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
     };
     let settings = steer::Settings {
         policies: plan.policies,
+        object,
         slots,
         hold: plan.hold,
         early: plan.ready != Ready::Listen,

@@ -55,6 +55,15 @@ impl Launcher {
                 let _ = reply.send(sent.map_or_else(Response::from, |()| Response::Done));
                 return;
             }
+            Request::Hint {
+                slot,
+                generation,
+                value,
+            } => {
+                let told = self.hint(slot, generation, value);
+                let _ = reply.send(told.map_or_else(Response::from, |()| Response::Done));
+                return;
+            }
             Request::Reload { drain_timeout_ms } => fleet::Request::Reload {
                 drain_timeout: drain_timeout_ms.map(Into::into),
             },
@@ -152,6 +161,37 @@ impl Launcher {
             _ => self.output.tail(worker),
         };
         super::launcher::quote(worker, &lines)
+    }
+
+    /// Tells the steering object something about a worker.
+    fn hint(&mut self, slot: u32, generation: Option<u64>, value: u64) -> Result<(), Failure> {
+        let what = || format!("cannot set the hint of slot {slot}");
+        if !self.steering.takes_hints() {
+            return Err(Failure::new(
+                what(),
+                "the policy takes no hints",
+                "start the launcher with --steer-object and an object that has the map HINTS",
+            ));
+        }
+        let views = self.fleet.views().into_iter().filter(|view| {
+            view.worker.slot == slot
+                && self.running.contains_key(&view.worker)
+                && match generation {
+                    Some(generation) => view.worker.generation == generation,
+                    None => !view.leaving,
+                }
+        });
+        // One that starts has the slot's place only when it is ready.
+        let placed = views.max_by_key(|view| (view.state.has_been_ready(), view.worker));
+        let Some(worker) = placed.map(|view| view.worker) else {
+            let generation = generation.map_or(String::new(), |n| format!(" of generation {n}"));
+            return Err(Failure::new(
+                what(),
+                format_args!("it has no worker{generation}"),
+                "see `reuseport-launch status`",
+            ));
+        };
+        self.steering.set_hint(worker, value)
     }
 
     /// Passes a message to the worker of a slot, or to all.

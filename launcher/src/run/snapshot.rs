@@ -23,6 +23,10 @@ impl Launcher {
         } else {
             "kernel"
         };
+        let policy = match &self.plan.steer_object {
+            Some(path) => format!("object:{}", path.display()),
+            None => policy.to_string(),
+        };
         Snapshot {
             name: self.plan.name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -37,7 +41,7 @@ impl Launcher {
             capture: "cgroup".to_owned(),
             steering: Steering {
                 backend: backend.to_owned(),
-                policy: policy.to_string(),
+                policy,
                 migration: self.steering.migrates() == Some(true),
             },
             hold: self.steering.holds(),
@@ -97,6 +101,7 @@ impl Launcher {
                 .cpus_for(worker.slot, &self.plan.cpus)
                 .unwrap_or_default(),
             weight: 1,
+            hint: self.steering.hint(worker),
             uptime_seconds: running.map(|running| running.started.elapsed().as_secs()),
             restarts: view.restarts,
             connections_total: self.steering.connections(worker),
@@ -118,6 +123,7 @@ fn group(group: GroupView, listeners: &HashMap<u64, Listener>) -> GroupStatus {
     let GroupView {
         endpoint,
         members,
+        steered: _,
         counted,
         holding,
     } = group;

@@ -218,11 +218,10 @@ impl Launcher {
             for stranger in strangers::beside(self, &group.endpoint, strangers::QUICK) {
                 seen.insert(stranger.listener.cookie);
                 if !self.strangers_told.contains(&stranger.listener.cookie) {
-                    let gets = match group.counted {
-                        Some(_) => {
-                            "nothing is steered to it, but it takes over should all workers go"
-                        }
-                        None => "it gets a share of the connections",
+                    let gets = if group.steered {
+                        "nothing is steered to it, but it takes over should all workers go"
+                    } else {
+                        "it gets a share of the connections"
                     };
                     warn!(
                         "{} is also listened on by {}: {gets}",

@@ -119,6 +119,10 @@ impl Launcher {
             let path = self.runtime_dir.notify(&self.plan.name, worker);
             environment.push(("NOTIFY_SOCKET".into(), path.into()));
         }
+        if self.steering.takes_hints() {
+            let path = self.runtime_dir.socket(&self.plan.name);
+            environment.push(("REUSEPORT_LAUNCH_CONTROL".into(), path.into()));
+        }
         let ipc = if self.plan.ipc_node {
             let channel = Channel::pair()
                 .and_then(|(ours, theirs)| Ok((Ipc::new(&self.news, worker, ours)?, theirs)));

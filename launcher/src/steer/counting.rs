@@ -6,7 +6,7 @@ use aya::maps::MapError;
 
 use super::{
     Steering,
-    account::{Account, Active},
+    account::{Account, Active, Books},
     group::Group,
 };
 use crate::{
@@ -43,8 +43,8 @@ impl Steering {
             return;
         };
         for group in self.groups.values_mut() {
-            if let Some(program) = &mut group.program {
-                account.close(&mut program.books);
+            if let Some(books) = group.books_mut() {
+                account.close(books);
             }
             for member in group.members.values_mut() {
                 member.listed = false;
@@ -57,8 +57,7 @@ impl Steering {
     pub(super) fn forget_other_counts(&mut self) {
         if let Some(account) = &mut self.account {
             let groups = self.groups.values();
-            let programs = groups.filter_map(|group| group.program.as_ref());
-            let ids: Vec<u32> = programs.map(|program| program.books.id()).collect();
+            let ids: Vec<u32> = groups.filter_map(Group::books).map(Books::id).collect();
             account.keep_only(&ids);
         }
     }
@@ -79,15 +78,10 @@ impl Steering {
             let Some(index) = found.map(|(&index, _)| index) else {
                 continue;
             };
-            let Some(program) = group
-                .program
-                .as_mut()
-                .filter(|program| program.books.are_open())
-            else {
+            let Some(books) = group.books().filter(|books| books.are_open()) else {
                 return Ok(false);
             };
-            program
-                .books
+            books
                 .tag(socket, index)
                 .map_err(|error| cannot_count(endpoint, &error))?;
             self.unlisted = true;
@@ -109,17 +103,18 @@ impl Steering {
     pub fn list(&mut self, waits: impl Fn(u64) -> bool) {
         self.unlisted = false;
         for group in self.groups.values_mut() {
-            let Some(program) = &mut group.program else {
+            let program = group.program.as_mut();
+            let Some(books) = program.and_then(|program| program.books.as_mut()) else {
                 continue;
             };
-            if !program.books.are_open() {
+            if !books.are_open() {
                 continue;
             }
             for (&index, member) in &mut group.members {
                 if !member.listed {
                     // Without room for it, what moves from there stays counted where it was.
                     member.listed =
-                        !waits(member.cookie) && program.books.list(member.cookie, index).is_ok();
+                        !waits(member.cookie) && books.list(member.cookie, index).is_ok();
                     self.unlisted |= !member.listed;
                 }
             }
@@ -149,11 +144,11 @@ impl Group {
         endpoint: &Endpoint,
         account: &mut Account,
     ) -> Result<(), Failure> {
-        let Some(program) = &mut self.program else {
+        let Some(books) = self.books_mut() else {
             return Ok(());
         };
         account
-            .open(&mut program.books)
+            .open(books)
             .map_err(|error| cannot_count(endpoint, &error))
     }
 
@@ -170,13 +165,22 @@ impl Group {
 
     /// Forgets a listener.
     pub(super) fn unlist(&mut self, listener: u64) {
-        if let Some(program) = &mut self.program {
-            program.books.forget(listener);
+        if let Some(books) = self.books_mut() {
+            books.forget(listener);
         }
     }
 
+    /// What is counted for it, if anything can be.
+    pub(super) fn books(&self) -> Option<&Books> {
+        self.program.as_ref()?.books.as_ref()
+    }
+
+    pub(super) fn books_mut(&mut self) -> Option<&mut Books> {
+        self.program.as_mut()?.books.as_mut()
+    }
+
     fn active(&self) -> Option<Active> {
-        self.program.as_ref()?.books.active()
+        self.books()?.active()
     }
 }
 

@@ -97,6 +97,15 @@ impl Group {
         let wanted = weigh(&self.members, ready);
         self.due = false;
         self.holds &= endpoint.protocol == Protocol::Tcp && self.program.is_some();
+        // Where nothing counts what is held, something may be whenever nobody took any.
+        let blind = self
+            .program
+            .as_ref()
+            .is_some_and(|program| !program.counts())
+            && self
+                .installed
+                .as_ref()
+                .is_none_or(|(before, _)| before.is_empty());
         self.install(&wanted).map_err(|error| failed(&error))?;
         // With an empty table and nothing to hold them the program refuses connections. It is
         // attached through every new member, not once, because the kernel forgets it whenever the
@@ -114,7 +123,9 @@ impl Group {
         }
         let due = match &self.holding {
             None => self.holds && !self.abandoned,
-            Some(holding) => !wanted.is_empty() && (holding.waits || self.held() > holding.before),
+            Some(holding) => {
+                !wanted.is_empty() && (blind || holding.waits || self.held() > holding.before)
+            }
         };
         let hands_over = due && self.holding.is_some();
         if due && let Err(error) = self.hold(endpoint, mark) {

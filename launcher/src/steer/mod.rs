@@ -7,7 +7,9 @@
 mod account;
 mod counting;
 mod group;
+mod hints;
 pub(crate) mod measure;
+mod object;
 mod probes;
 pub(crate) mod program;
 mod remember;
@@ -24,11 +26,12 @@ use std::{
 
 use launcher_common::MEMBERS_MAX;
 
+pub use self::object::Object;
 pub use self::probes::reached_at;
 pub use self::remember::{Remembered, RememberedGroup, RememberedMember};
 pub use self::view::{Counted, GroupView, Sent};
 use self::{
-    account::Account,
+    account::{Account, Books},
     counting::cannot_count,
     group::{Group, Member, still_listens},
     program::{Kind, Program},
@@ -59,6 +62,9 @@ const FLOWS: u32 = 65_536;
 pub struct Settings {
     /// How connections and datagrams are dealt out.
     pub policies: Policies,
+    /// What steers in place of our program: all groups, but those of datagrams where these have a policy
+    /// of their own.
+    pub object: Option<Object>,
     /// How many slots the fleet has.
     pub slots: u32,
     /// Whether connections wait in a holding socket when no worker takes any.
@@ -77,6 +83,8 @@ pub struct Steering {
     ready: Vec<WorkerId>,
     /// What members that have closed had been sent, by worker.
     past: HashMap<WorkerId, u64>,
+    /// What workers have told the program.
+    hints: HashMap<WorkerId, u64>,
     /// For the first group; loaded at the start, so that what the kernel lacks is known before a
     /// worker runs.
     spare: Option<(Program, Option<String>)>,
@@ -111,6 +119,7 @@ impl Steering {
             groups: BTreeMap::new(),
             ready: Vec::new(),
             past: HashMap::new(),
+            hints: HashMap::new(),
             spare: None,
             next_pins: earlier.map_or(0, Remembered::next_pins),
             handed_over: false,
@@ -199,8 +208,18 @@ impl Steering {
         }
     }
 
+    /// What steers groups of this protocol in place of our program.
+    fn object(&self, protocol: Protocol) -> Option<&Object> {
+        let given = protocol == Protocol::Udp && self.settings.policies.datagrams.is_some();
+        self.settings.object.as_ref().filter(|_| !given)
+    }
+
     /// The policy of a group.
     fn policy(&self, protocol: Protocol) -> Policy {
+        if self.object(protocol).is_some() {
+            // The table of an object of the user's own is in turn, by weight.
+            return Policy::RoundRobin;
+        }
         match protocol {
             Protocol::Tcp => self.settings.policies.connections(),
             Protocol::Udp => self.settings.policies.datagrams(),
@@ -230,19 +249,24 @@ impl Steering {
             (Protocol::Tcp, Policy::LeastConn) => Kind::LeastConn,
             (Protocol::Tcp, _) => Kind::Connections,
         };
-        let (Some(pins), Some(name)) = (&self.settings.pins, name) else {
-            return Program::load(kind, None);
+        let pins = match (&self.settings.pins, name) {
+            (Some(pins), Some(name)) => Some(pins.join(name)),
+            _ => None,
         };
-        let pins = pins.join(name);
-        fs::create_dir_all(&pins).map_err(|error| {
-            Failure::io(
-                format!("cannot pin to {}", pins.display()),
-                "mkdir",
-                &error,
-                "look at the bpffs that it is on; or remove the directory",
-            )
-        })?;
-        Program::load(kind, Some(&pins))
+        if let Some(pins) = &pins {
+            fs::create_dir_all(pins).map_err(|error| {
+                Failure::io(
+                    format!("cannot pin to {}", pins.display()),
+                    "mkdir",
+                    &error,
+                    "look at the bpffs that it is on; or remove the directory",
+                )
+            })?;
+        }
+        match self.object(protocol) {
+            Some(object) => object.load(pins.as_deref()),
+            None => Program::load(kind, pins.as_deref()),
+        }
     }
 
     fn group(
@@ -313,10 +337,14 @@ impl Steering {
         let (index, member) = if let Some(known) = known {
             let was = group.remembered.swap_remove(known);
             let mut listed = false;
-            if let Some(program) = &group.program {
-                let tagged = program.books.tag(&socket, was.index);
+            if let Some(books) = group.books() {
+                let tagged = books.tag(&socket, was.index);
                 listed = tagged.map_err(|error| cannot_count(endpoint, &error))?
-                    && program.books.is_listed(cookie);
+                    && books.is_listed(cookie);
+            }
+            if let Some(program) = &group.program {
+                let told = program.hint(was.index);
+                self.hints.entry(worker).or_insert(told);
             }
             let member = Member {
                 worker,
@@ -338,13 +366,14 @@ impl Steering {
                 ));
             };
             let mut before = 0;
+            // First, so that all that begins there is counted.
+            if let Some(books) = group.books()
+                && let Err(error) = books.tag(&socket, index)
+                && still_listens(&socket)
+            {
+                return Err(cannot_count(endpoint, &error));
+            }
             if let Some(program) = &mut group.program {
-                // First, so that all that begins there is counted.
-                if let Err(error) = program.books.tag(&socket, index)
-                    && still_listens(&socket)
-                {
-                    return Err(cannot_count(endpoint, &error));
-                }
                 if let Err(error) = program.set_member(index, &socket) {
                     if !still_listens(&socket) {
                         return Ok(false);
@@ -353,6 +382,11 @@ impl Steering {
                     return Err(ebpf_failure(what, &error));
                 }
                 before = program.sent_to(index);
+                // Its place may have been another worker's.
+                let hint = self.hints.get(&worker).copied().unwrap_or(0);
+                let what = || format!("cannot steer to worker {worker} on {endpoint}");
+                let hinted = program.set_hint(index, hint);
+                hinted.map_err(|error| ebpf_failure(what(), &error))?;
             }
             (
                 index,
@@ -364,8 +398,7 @@ impl Steering {
                 },
             )
         };
-        let program = group.program.as_ref();
-        self.unlisted |= !member.listed && program.is_some_and(|program| program.books.are_open());
+        self.unlisted |= !member.listed && group.books().is_some_and(Books::are_open);
         if group.members.is_empty() {
             group.uid = uid;
         }
@@ -434,6 +467,7 @@ impl Steering {
     pub fn forget(&mut self, worker: WorkerId) -> Result<(), Failure> {
         self.remove(|member| member.worker == worker)?;
         self.past.remove(&worker);
+        self.hints.remove(&worker);
         Ok(())
     }
 
@@ -524,8 +558,8 @@ impl Steering {
 
 /// Removes what there is besides a group that is forgotten.
 fn forget(pins: Option<&Path>, account: Option<&mut Account>, group: &mut Group) {
-    if let (Some(account), Some(program)) = (account, &mut group.program) {
-        account.close(&mut program.books);
+    if let (Some(account), Some(books)) = (account, group.books_mut()) {
+        account.close(books);
     }
     if let (Some(pins), Some(name)) = (pins, &group.pins) {
         // A leftover is removed with all others at the end.

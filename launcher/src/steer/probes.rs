@@ -8,7 +8,7 @@ use std::{
 
 use launcher_common::ProbeSource;
 
-use super::Steering;
+use super::{Steering, program::Program};
 use crate::{
     sys::listeners::{Endpoint, Protocol},
     worker::WorkerId,
@@ -22,7 +22,10 @@ impl Steering {
         self.groups
             .iter()
             .filter(|(endpoint, group)| {
-                endpoint.protocol == Protocol::Tcp && group.program.is_some() && group.has(worker)
+                let program = group.program.as_ref();
+                endpoint.protocol == Protocol::Tcp
+                    && program.is_some_and(Program::steers_probes)
+                    && group.has(worker)
             })
             .map(|(endpoint, _)| endpoint)
             .min_by_key(|endpoint| endpoint.address.port())

@@ -1,6 +1,6 @@
 //! One group's instance of the steering object: its program and its maps.
 
-use std::{error::Error, fmt, fs, io, os::fd::AsFd, path::Path};
+use std::{borrow::Cow, error::Error, fmt, fs, io, os::fd::AsFd, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -44,10 +44,10 @@ impl Kind {
         }
     }
 
-    /// The maps that outlive the launcher, with the sizes of their values and the numbers of their
-    /// entries: what a later launcher reuses if it finds them to be like its own. The sockets are in
-    /// no other array then, and the counts go on. (The others are made anew with each load.)
-    fn pinned(self) -> [(&'static str, usize, usize); 8] {
+    /// The maps that outlive the launcher: what a later one reuses if it finds them to be like its own.
+    /// The sockets are in no other array then, and the counts go on. (The others are made anew with each
+    /// load.)
+    fn pinned(self) -> [Pinned; 8] {
         [
             ("MEMBERS", 4, MEMBERS_MAX + 1),
             ("COUNTERS", size_of::<Counters>(), MEMBERS_MAX + 1),
@@ -65,15 +65,30 @@ impl Kind {
 /// group, even after this value is dropped.
 pub(crate) struct Program {
     ebpf: Ebpf,
-    name: &'static str,
+    name: Cow<'static, str>,
+    migrates: bool,
     members: ReusePortSockArray<MapData>,
     table: ArrayOfMaps<MapData, Array<MapData, Table>>,
-    counters: PerCpuArray<MapData, Counters>,
-    probes: HashMap<MapData, ProbeSource, u32>,
-    probing: Array<MapData, u64>,
+    /// An object of the user's own may have none, and has neither `probes` nor `books`.
+    counters: Option<PerCpuArray<MapData, Counters>>,
+    probes: Option<Probes>,
     /// What is counted of connections while `least-conn` needs it.
-    pub(super) books: Books,
+    pub(super) books: Option<Books>,
+    /// Only such an object may have them.
+    hints: Option<Array<MapData, u64>>,
 }
+
+/// The launcher's own connections, and how many there are.
+struct Probes {
+    sources: HashMap<MapData, ProbeSource, u32>,
+    count: Array<MapData, u64>,
+}
+
+/// Why a program can't be loaded.
+pub(super) type LoadError = Box<dyn Error>;
+
+/// A map that outlives the launcher: its name, the size of its values and the number of its entries.
+pub(super) type Pinned = (&'static str, usize, usize);
 
 impl Program {
     /// Loads the object: for connections with migration where the kernel allows, else without. With a
@@ -84,6 +99,64 @@ impl Program {
     pub(crate) fn load(kind: Kind, pins: Option<&Path>) -> Result<Self, Failure> {
         load(kind, pins)
             .map_err(|error| ebpf_failure("cannot load eBPF (steering)", error.as_ref()))
+    }
+
+    /// Loads an object of the user's own, which has this one program.
+    ///
+    /// # Errors
+    /// As for [`Program::load`]; and when the verifier refuses the program.
+    pub(super) fn load_object(
+        object: &[u8],
+        name: &str,
+        migrates: bool,
+        pinned: Vec<Pinned>,
+        pins: Option<&Path>,
+    ) -> Result<Self, LoadError> {
+        let mut loader = EbpfLoader::new();
+        pin(&mut loader, pinned, pins)?;
+        let mut ebpf = loader.load(object)?;
+        load_program(&mut ebpf, name)?;
+        Self::assemble(ebpf, name.to_owned().into(), migrates)
+    }
+
+    fn assemble(
+        mut ebpf: Ebpf,
+        name: Cow<'static, str>,
+        migrates: bool,
+    ) -> Result<Self, LoadError> {
+        let mut needed = |name| {
+            let none = || io::Error::other(format!("the object has no map {name}"));
+            ebpf.take_map(name).ok_or_else(none)
+        };
+        let (members, table) = (needed("MEMBERS")?, needed("TABLE")?);
+        let probes = match (ebpf.take_map("PROBES"), ebpf.take_map("PROBING")) {
+            (Some(sources), Some(count)) => Some(Probes {
+                sources: sources.try_into()?,
+                count: count.try_into()?,
+            }),
+            _ => None,
+        };
+        let [loads, listeners, moved] =
+            ["LOADS", "LISTENERS", "MOVED"].map(|name| ebpf.take_map(name));
+        let books = match (loads, listeners, moved) {
+            (Some(loads), Some(listeners), Some(moved)) => {
+                Some(Books::of(loads, listeners, moved)?)
+            }
+            _ => None,
+        };
+        let counters = ebpf.take_map("COUNTERS");
+        let hints = ebpf.take_map("HINTS");
+        Ok(Self {
+            members: members.try_into()?,
+            table: table.try_into()?,
+            counters: counters.map(TryInto::try_into).transpose()?,
+            probes,
+            books,
+            hints: hints.map(TryInto::try_into).transpose()?,
+            ebpf,
+            name,
+            migrates,
+        })
     }
 
     /// Empties every place of the socket array but these.
@@ -98,25 +171,54 @@ impl Program {
     /// # Errors
     /// When the kernel has no memory, or there are too many.
     pub(super) fn add_probe(&mut self, source: &ProbeSource, member: u16) -> Result<(), MapError> {
-        self.probes.insert(source, u32::from(member), 0)?;
-        self.count_probes()
+        let Some(probes) = &mut self.probes else {
+            return Err(MapError::KeyNotFound);
+        };
+        probes.sources.insert(source, u32::from(member), 0)?;
+        probes.recount()
     }
 
     /// Ends that.
     pub(super) fn remove_probe(&mut self, source: &ProbeSource) {
-        // It may be gone with the group that it was for.
-        let _ = self.probes.remove(source);
-        let _ = self.count_probes();
+        if let Some(probes) = &mut self.probes {
+            // It may be gone with the group that it was for.
+            let _ = probes.sources.remove(source);
+            let _ = probes.recount();
+        }
     }
 
-    fn count_probes(&mut self) -> Result<(), MapError> {
-        let count = self.probes.keys().count() as u64;
-        self.probing.set(0, count, 0)
+    /// Whether a probe can be steered to one member.
+    pub(super) fn steers_probes(&self) -> bool {
+        self.probes.is_some()
+    }
+
+    /// Whether it counts what it selects.
+    pub(super) fn counts(&self) -> bool {
+        self.counters.is_some()
+    }
+
+    /// Tells the program something about a member, if it wants to know.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub(super) fn set_hint(&mut self, member: u16, hint: u64) -> Result<(), MapError> {
+        match &mut self.hints {
+            Some(hints) => hints.set(u32::from(member), hint, 0),
+            None => Ok(()),
+        }
+    }
+
+    /// What the program was told about a member.
+    pub(super) fn hint(&self, member: u16) -> u64 {
+        let hints = self.hints.as_ref();
+        hints
+            .and_then(|hints| hints.get(&u32::from(member), 0).ok())
+            .unwrap_or(0)
     }
 
     /// Whether connections move when their listener goes.
     pub(super) fn migrates(&self) -> bool {
-        matches!(self.name, "steer" | "steer_least")
+        self.migrates
     }
 
     /// Attaches the program to the reuseport group that `socket` belongs to; attaching it again
@@ -138,7 +240,7 @@ impl Program {
 
     fn program(&self) -> Result<&SkReuseport, ProgramError> {
         self.ebpf
-            .program(self.name)
+            .program(&self.name)
             .ok_or(ProgramError::NotLoaded)?
             .try_into()
     }
@@ -202,7 +304,9 @@ impl Program {
     /// Sums a counter over the CPUs.
     fn sum(&self, index: u32) -> Counters {
         let mut sum = Counters::default();
-        if let Ok(values) = self.counters.get(&index, 0) {
+        if let Some(counters) = &self.counters
+            && let Ok(values) = counters.get(&index, 0)
+        {
             for value in values.iter() {
                 sum.selected += value.selected;
                 sum.migrated += value.migrated;
@@ -225,21 +329,39 @@ impl fmt::Debug for Program {
     }
 }
 
-fn load(kind: Kind, pins: Option<&Path>) -> Result<Program, Box<dyn Error>> {
+impl Probes {
+    fn recount(&mut self) -> Result<(), MapError> {
+        let count = self.sources.keys().count() as u64;
+        self.count.set(0, count, 0)
+    }
+}
+
+/// Has maps taken from a directory of a bpffs, or left there.
+fn pin(
+    loader: &mut EbpfLoader<'_>,
+    maps: impl IntoIterator<Item = Pinned>,
+    pins: Option<&Path>,
+) -> io::Result<()> {
+    let Some(pins) = pins else {
+        return Ok(());
+    };
+    for (name, value_size, entries) in maps {
+        let pin = pins.join(name);
+        // What another version has left would not fit this one's program.
+        if MapInfo::from_pin(&pin).is_ok_and(|map| {
+            map.value_size() as usize != value_size || map.max_entries() as usize != entries
+        }) {
+            fs::remove_file(&pin)?;
+        }
+        loader.map_pin_path(name, pin);
+    }
+    Ok(())
+}
+
+fn load(kind: Kind, pins: Option<&Path>) -> Result<Program, LoadError> {
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("FLOWS", kind.flows());
-    for (name, value_size, entries) in kind.pinned() {
-        if let Some(pins) = pins {
-            let pin = pins.join(name);
-            // What another version has left would not fit this one's program.
-            if MapInfo::from_pin(&pin).is_ok_and(|map| {
-                map.value_size() as usize != value_size || map.max_entries() as usize != entries
-            }) {
-                fs::remove_file(&pin)?;
-            }
-            loader.map_pin_path(name, pin);
-        }
-    }
+    pin(&mut loader, kind.pinned(), pins)?;
     let mut ebpf = loader.load(OBJECT)?;
     let name = match kind {
         Kind::Datagrams { .. } => {
@@ -263,23 +385,11 @@ fn load(kind: Kind, pins: Option<&Path>) -> Result<Program, Box<dyn Error>> {
             Err(error) => return Err(error.into()),
         },
     };
-    let mut take = |name: &'static str| {
-        ebpf.take_map(name)
-            .ok_or_else(|| io::Error::other(format!("the object has no map {name}")))
-    };
-    Ok(Program {
-        members: take("MEMBERS")?.try_into()?,
-        table: take("TABLE")?.try_into()?,
-        counters: take("COUNTERS")?.try_into()?,
-        probes: take("PROBES")?.try_into()?,
-        probing: take("PROBING")?.try_into()?,
-        books: Books::of(take("LOADS")?, take("LISTENERS")?, take("MOVED")?)?,
-        ebpf,
-        name,
-    })
+    let migrates = matches!(name, "steer" | "steer_least");
+    Program::assemble(ebpf, name.into(), migrates)
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramError> {
+fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), ProgramError> {
     let program = ebpf
         .program_mut(name)
         .ok_or(ProgramError::UnexpectedProgramType)?;

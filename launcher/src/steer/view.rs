@@ -15,7 +15,9 @@ pub struct GroupView {
     pub endpoint: Endpoint,
     /// How many there are.
     pub members: u32,
-    /// What the kernel counted; `None` when no program is attached.
+    /// Whether a program selects.
+    pub steered: bool,
+    /// What the kernel counted; `None` when nothing counts.
     pub counted: Option<Counted>,
     /// The cookie of its holding socket.
     pub holding: Option<u64>,
@@ -79,6 +81,7 @@ impl Steering {
                     sent: group
                         .program
                         .as_ref()
+                        .filter(|program| program.counts())
                         .map(|_| group.sent_to(index, member.before)),
                 })
             })
@@ -122,10 +125,19 @@ impl Steering {
             .collect()
     }
 
+    /// Whether it is counted who was sent what.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        match self.object(Protocol::Tcp) {
+            Some(object) => object.counts(),
+            None => self.settings.policies.steers(),
+        }
+    }
+
     /// How many connections (datagrams) a worker was sent; `None` when nothing counts them.
     #[must_use]
     pub fn connections(&self, worker: WorkerId) -> Option<u64> {
-        if !self.settings.policies.steers() {
+        if !self.counts() {
             return None;
         }
         let present: u64 = self
@@ -151,9 +163,11 @@ impl Steering {
             .map(|(endpoint, group)| GroupView {
                 endpoint: endpoint.clone(),
                 members: group.members.len() as u32,
+                steered: group.program.is_some(),
                 counted: group
                     .program
                     .as_ref()
+                    .filter(|program| program.counts())
                     .map(|program| program.counted(group.places)),
                 holding: group.holding.as_ref().map(|holding| holding.cookie),
             })

@@ -109,7 +109,9 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     lines[lines.len().saturating_sub(5)..].join("\n    ")
 }
 
-fn root_errno(error: &(dyn Error + 'static)) -> Option<i32> {
+/// The error of the system call that an error comes from, if it comes from one.
+#[must_use]
+pub fn root_errno(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<io::Error>() {

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, env, ffi::OsString, fs, path::Path, process::Co
 use anyhow::{Context as _, Result};
 
 use super::{
-    DIRECTORY, OBJECTS, digest,
+    PACKAGES, Package, digest,
     manifest::Manifest,
-    strip,
+    objects, strip,
     toolchain::{Toolchain, find_for},
     wrapper,
 };
@@ -39,18 +39,19 @@ pub(crate) fn commit(root: &Path) -> Result<()> {
     let toolchain = find_for(&recorded)?;
     // Before the build: a source that is saved meanwhile must make the objects stale.
     let sources = digest::sources(root, &FLAGS)?;
-    let objects = build(root, &toolchain)?;
-    write(&objects, &root.join(DIRECTORY))?;
+    let built = build(root, &toolchain)?;
+    for (name, file) in objects() {
+        let path = root.join(&file);
+        fs::write(&path, &built[name])
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}: {} bytes", file.display(), built[name].len());
+    }
     let manifest = Manifest {
         sources,
         toolchain: toolchain.versions,
-        objects: digests(&objects),
+        objects: digests(&built),
     };
-    manifest.write(root)?;
-    for (name, object) in &objects {
-        println!("{DIRECTORY}/{name}.o: {} bytes", object.len());
-    }
-    Ok(())
+    manifest.write(root)
 }
 
 /// Compiles the objects.
@@ -58,8 +59,16 @@ pub(super) fn build(root: &Path, toolchain: &Toolchain) -> Result<Objects> {
     let root = root
         .canonicalize()
         .with_context(|| format!("cannot find {}", root.display()))?;
+    let mut objects = Objects::new();
+    for package in PACKAGES {
+        objects.extend(build_package(&root, package, toolchain)?);
+    }
+    Ok(objects)
+}
+
+fn build_package(root: &Path, package: Package, toolchain: &Toolchain) -> Result<Objects> {
     let target = root.join("target/ebpf");
-    let crate_directory = root.join("launcher-ebpf");
+    let crate_directory = root.join(package.place);
     // The registry's directory has to exist before its path can be remapped.
     run(cargo(toolchain)
         .args(["fetch", "--locked", "--quiet"])
@@ -70,12 +79,13 @@ pub(super) fn build(root: &Path, toolchain: &Toolchain) -> Result<Objects> {
         .args(["-Z", "build-std=core"])
         .current_dir(&crate_directory)
         .env("CARGO_TARGET_DIR", &target)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(&root, toolchain)?);
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(root, toolchain)?);
     wrapper::install(&mut command)?;
     run(&mut command)?;
-    OBJECTS
-        .into_iter()
-        .map(|name| {
+    package
+        .objects
+        .iter()
+        .map(|&name| {
             let path = target.join(TARGET).join("release").join(name);
             let object =
                 fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -9,10 +9,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    DIRECTORY, OBJECTS,
+    DIRECTORY,
     build::{self, FLAGS, Objects},
     digest, disassembly,
     manifest::Manifest,
+    objects,
     toolchain::{Toolchain, find_for},
 };
 use crate::process::{self, cargo};
@@ -48,14 +49,14 @@ fn fresh(root: &Path) -> Result<Manifest> {
     let manifest = Manifest::read(root)?;
     if digest::sources(root, &FLAGS)? != manifest.sources {
         bail!(
-            "the eBPF objects in {DIRECTORY} are stale: their sources have changed since they were \
+            "the committed eBPF objects are stale: their sources have changed since they were \
              built\n  → run `cargo xtask ebpf` and commit what it writes"
         );
     }
     if build::digests(&committed(root)?) != manifest.objects {
         bail!(
-            "the eBPF objects in {DIRECTORY} are not those that were built: their digests are not \
-             the manifest's\n  → run `cargo xtask ebpf` and commit what it writes"
+            "the committed eBPF objects are not those that were built: their digests are not those \
+             in {DIRECTORY}\n  → run `cargo xtask ebpf` and commit what it writes"
         );
     }
     Ok(manifest)
@@ -63,10 +64,9 @@ fn fresh(root: &Path) -> Result<Manifest> {
 
 /// The committed objects.
 fn committed(root: &Path) -> Result<Objects> {
-    OBJECTS
-        .into_iter()
-        .map(|name| {
-            let path = root.join(DIRECTORY).join(format!("{name}.o"));
+    objects()
+        .map(|(name, file)| {
+            let path = root.join(file);
             let object =
                 fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             Ok((name.to_owned(), object))
@@ -82,14 +82,13 @@ fn compare(root: &Path, manifest: &Manifest, rebuilt: &Objects) -> Result<()> {
     }
     let directory = root.join("target/ebpf-rebuilt");
     build::write(rebuilt, &directory)?;
-    let changed: Vec<&str> = OBJECTS
-        .into_iter()
-        .filter(|&name| digests.get(name) != manifest.objects.get(name))
-        .collect();
-    for name in &changed {
-        let file = format!("{name}.o");
-        let old = root.join(DIRECTORY).join(&file);
-        println!("{}", disassembly::diff(&old, &directory.join(&file)));
+    let mut changed = Vec::new();
+    for (name, file) in objects() {
+        if digests.get(name) != manifest.objects.get(name) {
+            let new = directory.join(format!("{name}.o"));
+            println!("{}", disassembly::diff(&root.join(file), &new));
+            changed.push(name);
+        }
     }
     bail!(
         "the committed {} cannot have come from these sources: the recorded toolchain builds other \

@@ -9,7 +9,10 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
 /// The files and directories the objects are made of, below the workspace's directory.
-const INPUTS: [&str; 5] = [
+const INPUTS: [&str; 8] = [
+    "examples/least-hint/Cargo.lock",
+    "examples/least-hint/Cargo.toml",
+    "examples/least-hint/src",
     "launcher-common/Cargo.toml",
     "launcher-common/src",
     "launcher-ebpf/Cargo.lock",
@@ -83,10 +86,17 @@ mod tests {
     /// A directory with the files that make up the objects.
     fn tree() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
-        for directory in ["launcher-common/src/deep", "launcher-ebpf/src/bin"] {
+        for directory in [
+            "examples/least-hint/src",
+            "launcher-common/src/deep",
+            "launcher-ebpf/src/bin",
+        ] {
             fs::create_dir_all(root.path().join(directory)).unwrap();
         }
         for file in [
+            "examples/least-hint/Cargo.lock",
+            "examples/least-hint/Cargo.toml",
+            "examples/least-hint/src/main.rs",
             "launcher-common/Cargo.toml",
             "launcher-common/src/deep/choose.rs",
             "launcher-ebpf/Cargo.lock",
@@ -111,6 +121,7 @@ mod tests {
         assert_eq!(sources(root.path(), &["-O"]).unwrap(), before);
         assert_ne!(sources(root.path(), &["-O", "-g"]).unwrap(), before);
         for file in [
+            "examples/least-hint/src/main.rs",
             "launcher-common/src/deep/choose.rs",
             "launcher-ebpf/Cargo.lock",
             "launcher-ebpf/src/bin/steer.rs",

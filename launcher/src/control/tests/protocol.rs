@@ -37,6 +37,22 @@ fn requests() -> Vec<(Request, &'static str)> {
             Request::Undrain { slot: 1 },
             r#"{"verb":"undrain","slot":1}"#,
         ),
+        (
+            Request::Hint {
+                slot: 1,
+                generation: None,
+                value: 7,
+            },
+            r#"{"verb":"hint","slot":1,"generation":null,"value":7}"#,
+        ),
+        (
+            Request::Hint {
+                slot: 0,
+                generation: Some(3),
+                value: u64::MAX,
+            },
+            r#"{"verb":"hint","slot":0,"generation":3,"value":18446744073709551615}"#,
+        ),
         (Request::Upgrade {}, r#"{"verb":"upgrade"}"#),
         (
             Request::Send {
