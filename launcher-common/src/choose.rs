@@ -97,6 +97,15 @@ fn search(
     None
 }
 
+/// The number that `cpu` yields for a packet: that of the first of the CPU's entries, or of the one of
+/// several that the packet's hash is for.
+#[inline(always)]
+#[must_use]
+pub fn cpu_number(cpu: u32, hash: u32, rounds: u32) -> u32 {
+    let round = (u64::from(hash) * u64::from(rounds)) >> 32;
+    cpu.wrapping_mul(rounds).wrapping_add(round as u32)
+}
+
 /// The member that is least busy for its weight, among `first` and up to [`SCAN_MAX`] others. Where
 /// several are, it is `first` if that is one of them, so that idle members take turns by weight; else
 /// the next one on the list from a place that moves on with `number`.

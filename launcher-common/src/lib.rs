@@ -20,7 +20,7 @@ mod table;
 mod tests;
 
 pub use capture::{CaptureEvent, EventKind};
-pub use choose::{Chosen, SCAN_MAX, choose, choose_least};
+pub use choose::{Chosen, SCAN_MAX, choose, choose_least, cpu_number};
 pub use cursor::{CpuCursor, QUIET_MAX};
 pub use load::{Handshakes, Load, Loads, MOVED_MAX, Tag, epoch};
 pub use mix::mix;

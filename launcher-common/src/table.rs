@@ -33,7 +33,7 @@ pub enum Policy {
     LeastConn = 3,
     /// The hash of the client's address; see [`source_key`](crate::source_key).
     Source = 4,
-    /// The CPU that handles the packet.
+    /// The CPU that handles the packet, and the hash where it has several entries.
     Cpu = 5,
     /// A random number.
     Random = 6,
@@ -58,8 +58,9 @@ pub struct Table {
     /// Under `least-conn`: how many of the members in `live` are looked at for one connection: all, but
     /// at most [`SCAN_MAX`].
     pub scan_len: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Under `cpu`: how many entries each CPU has, one after another; see
+    /// [`cpu_number`](crate::cpu_number()).
+    pub rounds: u32,
     /// How long, in ns, a flow of datagrams may be idle and still stay with its member, whatever the
     /// table says by then. 0: each datagram is on its own.
     pub flow_timeout: u64,
@@ -88,7 +89,7 @@ impl Table {
         source_v4: 32,
         source_v6: 128,
         scan_len: 0,
-        reserved: 0,
+        rounds: 0,
         flow_timeout: 0,
         live: [0; MEMBERS_MAX + SCAN_MAX as usize],
         weights: [0; MEMBERS_MAX],

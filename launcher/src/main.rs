@@ -115,6 +115,14 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
             };
             operate(request, name)?;
         }
+        Verb::Weight { slot, weight, name } => {
+            let weight = weight.into();
+            operate(Request::Weight { slot, weight }, name)?;
+        }
+        Verb::Steer { policy, udp, name } => {
+            let policy = policy.to_string();
+            operate(Request::Steer { policy, udp }, name)?;
+        }
         Verb::Send {
             to: Target(slot),
             message,

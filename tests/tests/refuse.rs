@@ -16,7 +16,17 @@ fn a_wrong_command_line() {
         (
             &["--steer", "fastest"],
             &["true"],
-            "round-robin, hash, kernel",
+            "round-robin, least-conn, hash, source, cpu, random, kernel",
+        ),
+        (
+            &["--steer-udp", "least-conn"],
+            &["true"],
+            "no connections that could be counted; allowed: round-robin, hash",
+        ),
+        (
+            &["--steer", "least-conn", "--port", "53/udp"],
+            &["true"],
+            "choose another policy",
         ),
         (&["--port", "0"], &["true"], "1"),
         (&[], &[], "reuseport-launch --workers auto -- ./myserver"),

@@ -67,10 +67,11 @@ fn status_in_json_has_the_promised_shape() {
     let steering = &status["steering"];
     assert_eq!(
         keys(steering),
-        BTreeSet::from(["backend", "policy", "migration"])
+        BTreeSet::from(["backend", "policy", "policy_udp", "migration"])
     );
     assert_eq!(steering["backend"], "ebpf");
     assert_eq!(steering["policy"], "round-robin");
+    assert_eq!(steering["policy_udp"], "hash");
 
     let groups = status["groups"].as_array().expect("a list");
     assert_eq!(groups.len(), 1);

@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Bench, Options, load::Sources};
 use crate::{
-    policy::{Policy, Weighted, compile},
+    policy::{Policy, Site, Weighted, compile},
     steer::{
         measure::{Empty, RunTime, Statistics},
         program::{Kind, Program},
@@ -129,6 +129,7 @@ impl Subject {
                 member,
                 weight: 1,
                 identity: member.into(),
+                cpu: None,
             });
         }
         group.drive(BATCH)?;
@@ -148,7 +149,11 @@ impl Subject {
             members,
             ..
         } = self;
-        program.install(&compile(policy, members, members.len() as u32))?;
+        let site = Site {
+            slots: members.len() as u32,
+            cpus: &[],
+        };
+        program.install(&compile(policy, members, site))?;
         program.attach(&group.listeners[0])?;
         group.cost(connections, || Ok(program.run_time()?))
     }

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use super::quantities::decimal;
 use crate::{
     fleet::placement::{WORKERS_MAX, Workers},
+    policy::WEIGHT_MAX,
     sys::listeners::Protocol,
 };
 
@@ -188,6 +189,14 @@ pub(super) fn hint(text: &str) -> Result<u64, String> {
     decimal(text).ok_or_else(|| format!("allowed: a whole number, 0 to {}", u64::MAX))
 }
 
+/// Parses the weight of a slot.
+pub(super) fn weight(text: &str) -> Result<u16, String> {
+    decimal(text)
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|weight| *weight <= WEIGHT_MAX)
+        .ok_or_else(|| format!("allowed: 0 (no new connections) to {WEIGHT_MAX}"))
+}
+
 /// Parses a number of workers that a fleet can have.
 pub(super) fn worker_count(text: &str) -> Result<u32, String> {
     match text.parse() {
@@ -306,6 +315,11 @@ mod tests {
         for wrong in ["", "256", "-1", "+1", "ALL", "99999999999"] {
             let why = wrong.parse::<Target>().unwrap_err();
             assert!(why.contains("0 to 255") && why.contains("or all"), "{why}");
+        }
+        assert_eq!((weight("0"), weight("256")), (Ok(0), Ok(256)));
+        for wrong in ["257", "-1", "1.5", ""] {
+            let why = weight(wrong).unwrap_err();
+            assert_eq!(why, "allowed: 0 (no new connections) to 256", "{wrong}");
         }
         assert_eq!(worker_count("256"), Ok(256));
         for wrong in ["0", "257", "auto", "", "x"] {

@@ -3,11 +3,12 @@
 use clap::Subcommand;
 
 use super::{
+    policies::PolicyParser,
     quantities::{TimeLimit, duration_or_infinite},
     run::Run,
-    values::{Target, hint, json, slot, worker_count},
+    values::{Target, hint, json, slot, weight, worker_count},
 };
-use crate::sys::runtime::Name;
+use crate::{policy::Policy, sys::runtime::Name};
 
 const RUN_USAGE: &str = "reuseport-launch run [OPTIONS] -- COMMAND [ARG]...";
 
@@ -80,6 +81,29 @@ pub enum Verb {
         /// A whole number; 0 until it is told
         #[arg(value_parser = hint)]
         value: u64,
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+    },
+    /// Change a worker's share of the new connections
+    Weight {
+        /// The worker's slot
+        #[arg(value_parser = slot)]
+        slot: u32,
+        /// Its share, relative to the others': 0 to 256, 1 at first; 0: no new ones. (Under `cpu` all
+        /// others are as good as 1.)
+        #[arg(value_name = "W", value_parser = weight)]
+        weight: u16,
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+    },
+    /// Change how connections are dealt out, without losing one
+    Steer {
+        /// As for `run --steer`
+        #[arg(value_parser = PolicyParser::OF_ALL)]
+        policy: Policy,
+        /// Change how UDP is dealt out only, as `run --steer-udp`
+        #[arg(long)]
+        udp: bool,
         /// Which launcher [default: the only one that runs]
         name: Option<Name>,
     },

@@ -65,6 +65,21 @@ pub enum Request {
         /// What it means is the object's to say.
         value: u64,
     },
+    /// Give a slot another share of the connections. Answered at once.
+    Weight {
+        /// Which slot.
+        slot: u32,
+        /// Relative to the others': 0 (no new ones) to 256.
+        weight: u32,
+    },
+    /// Deal out connections and datagrams in another way. Answered when that is in force.
+    Steer {
+        /// As for `--steer`.
+        policy: String,
+        /// As for `--steer-udp`.
+        #[serde(default)]
+        udp: bool,
+    },
     /// Go on as the launcher's present binary. With the old one its connections go: where this one
     /// is closed without an answer, it is done once the launcher, of the same pid, answers
     /// `status`.
@@ -110,8 +125,8 @@ impl From<TimeLimit> for Option<Duration> {
 impl Request {
     /// The verbs, as they are written.
     pub const VERBS: &[&str] = &[
-        "status", "stop", "reload", "scale", "restart", "drain", "undrain", "hint", "upgrade",
-        "send",
+        "status", "stop", "reload", "scale", "restart", "drain", "undrain", "weight", "steer",
+        "hint", "upgrade", "send",
     ];
 
     /// A reload with this time for old workers, or with the launcher's own.
@@ -139,6 +154,8 @@ impl Request {
             Self::Drain { .. } => "drain",
             Self::Undrain { .. } => "undrain",
             Self::Hint { .. } => "hint",
+            Self::Weight { .. } => "weight",
+            Self::Steer { .. } => "steer",
             Self::Upgrade {} => "upgrade",
             Self::Send { .. } => "send",
         }

@@ -3,7 +3,7 @@
 //! `replace` how one worker takes another's place, `operation` what people ask for.
 //!
 //! What always holds:
-//! - the steer set is that of the ready workers that have a place and nothing is held against;
+//! - the steer set is that of the ready workers that have a place, a weight and nothing held against them;
 //!   where no such worker is left, what is held against them doesn't count. It is told first, so
 //!   that a worker is deselected before it is signalled or killed;
 //! - an old worker is told to leave when its replacement is ready, and not before;
@@ -92,6 +92,8 @@ pub struct Fleet {
     slots: BTreeMap<u32, Slot>,
     /// The last set told with [`Effect::Steer`].
     steered: Vec<WorkerId>,
+    /// Whether the weights are still those that held when it was told.
+    weights_told: bool,
     job: Option<Job>,
     drains: Vec<Drain>,
     /// A worker has become healthy, once: the command works, and giving up is out of the question.
@@ -117,6 +119,7 @@ impl Fleet {
                 .map(|slot| (slot, Slot::new(slot)))
                 .collect(),
             steered: Vec::new(),
+            weights_told: true,
             job: None,
             drains: Vec::new(),
             ever_healthy: false,
@@ -192,6 +195,15 @@ impl Fleet {
     /// The number of slots that there are to be.
     pub fn workers_wanted(&self) -> u32 {
         self.wanted
+    }
+
+    /// The weights of the slots that have another one than 1: what [`Effect::Steer`] goes by.
+    pub fn weights(&self) -> BTreeMap<u32, u16> {
+        let slots = self.slots.iter();
+        slots
+            .map(|(&slot, state)| (slot, state.weight()))
+            .filter(|&(_, weight)| weight != 1)
+            .collect()
     }
 
     /// Slots, and the latest generations that they had: for [`Fleet::resume`].
@@ -430,7 +442,8 @@ impl Fleet {
             self.tell(Notice::AllReady);
         }
         let steered = self.steer_set();
-        if steered != self.steered {
+        let weights_told = std::mem::replace(&mut self.weights_told, true);
+        if steered != self.steered || !weights_told {
             self.effects.insert(0, Effect::Steer(steered.clone()));
             self.steered = steered;
         }

@@ -122,6 +122,9 @@ impl Fleet {
                 self.settle_drains(now);
                 self.answer(ticket, Ok(()));
             }),
+            Request::Weigh { slot, weight } => self
+                .known(slot)
+                .and_then(|slot| self.weigh(ticket, slot, weight)),
         };
         if let Err(refusal) = accepted {
             self.answer(ticket, Err(Unmet::Refused(refusal)));
@@ -213,6 +216,7 @@ impl Fleet {
     fn remove_slots(&mut self, now: Duration, from: u32) {
         for (_, slot) in self.slots.range_mut(from..) {
             slot.retire();
+            slot.set_weight(1);
         }
         for worker in self.ids(|worker| worker.id().slot >= from) {
             self.with_slot(worker, |slot, settings| slot.leave(now, worker, settings));
@@ -240,6 +244,18 @@ impl Fleet {
             worker,
             deadline: timeout.map(|timeout| now.saturating_add(timeout)),
         });
+        Ok(())
+    }
+
+    fn weigh(&mut self, ticket: Ticket, number: u32, weight: u16) -> Result<(), Refusal> {
+        // Where nobody takes connections as it is, that is no reason against it.
+        if weight == 0 && !self.steered.is_empty() && !self.spare(|slot| slot == number) {
+            return Err(Refusal::LastWorker);
+        }
+        if self.slot(number).set_weight(weight) {
+            self.weights_told = false;
+        }
+        self.answer(ticket, Ok(()));
         Ok(())
     }
 

@@ -31,6 +31,13 @@ pub enum Request {
     Drain(u32),
     /// Let this slot take connections again. Done at once.
     Undrain(u32),
+    /// Give this slot such a share of the connections, relative to the others'. Done at once.
+    Weigh {
+        /// Which one.
+        slot: u32,
+        /// 0: no new ones.
+        weight: u16,
+    },
 }
 
 /// The requests of which only one is carried out at a time.

@@ -74,6 +74,8 @@ pub(super) struct Slot {
     leaving: Vec<Worker>,
     /// Its workers take no connections, because a person wants it so.
     parked: bool,
+    /// Its share of the connections, relative to the others'; 0: it gets no new ones.
+    weight: u16,
     failures: Failures,
     last_failure: Option<(WorkerId, Cause)>,
     restarts: u64,
@@ -93,6 +95,7 @@ impl Slot {
             retry_at: None,
             leaving: Vec::new(),
             parked: false,
+            weight: 1,
             failures: Failures::default(),
             last_failure: None,
             restarts: 0,
@@ -373,6 +376,15 @@ impl Slot {
         }
     }
 
+    /// Whether that changes something.
+    pub(super) fn set_weight(&mut self, weight: u16) -> bool {
+        std::mem::replace(&mut self.weight, weight) != weight
+    }
+
+    pub(super) fn weight(&self) -> u16 {
+        self.weight
+    }
+
     pub(super) fn is_parked(&self) -> bool {
         self.parked
     }
@@ -420,7 +432,7 @@ impl Slot {
     /// The worker that could take connections.
     pub(super) fn steerable(&self) -> Option<&Worker> {
         let current = self.current.as_ref();
-        current.filter(|worker| worker.is_ready() && !self.parked)
+        current.filter(|worker| worker.is_ready() && !self.parked && self.weight > 0)
     }
 
     /// All workers, the leaving ones first.

@@ -24,16 +24,22 @@ impl Fleet {
     /// A fleet that waits for [`super::Event::Start`], and then takes these workers over: of
     /// each slot the ready and newest one stays, the others leave, as do those of slots that are
     /// one too many. `generations` are slots and the latest generations that were used there, so
-    /// that none is used again. `ever_healthy`: as [`Fleet::ever_healthy`] of the fleet before.
+    /// that none is used again; `weights` are slots' that are not 1. `ever_healthy`: as [`Fleet::ever_healthy`] of the fleet before.
     pub fn resume(
         settings: Settings,
         resumed: Vec<Resumed>,
         generations: impl IntoIterator<Item = (u32, u64)>,
+        weights: impl IntoIterator<Item = (u32, u16)>,
         ever_healthy: bool,
     ) -> Self {
         let mut fleet = Self::new(settings);
         for (number, generation) in generations {
             fleet.slot(number).inherit(generation, 0, false);
+        }
+        for (number, weight) in weights {
+            if number < fleet.wanted {
+                fleet.slot(number).set_weight(weight);
+            }
         }
         fleet.ever_healthy = ever_healthy;
         fleet.course = Course::Idle(resumed);
@@ -77,10 +83,12 @@ impl Fleet {
             }
         }
         let mut kept = self.slots.range_mut(..self.wanted).map(|(_, slot)| slot);
-        if kept.all(|slot| slot.is_parked()) {
+        if kept.all(|slot| slot.is_parked() || slot.weight() == 0) {
             // Those that took the connections were in slots that are gone.
-            let parked = self.slots.values_mut();
-            parked.for_each(|slot| slot.set_parked(false));
+            for slot in self.slots.values_mut() {
+                slot.set_parked(false);
+                slot.set_weight(slot.weight().max(1));
+            }
         }
         for worker in self.ids(|_| true) {
             let wanted = worker.slot < self.wanted;

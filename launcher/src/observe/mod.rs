@@ -44,8 +44,11 @@ pub struct Snapshot {
 pub struct Steering {
     /// What evaluates the policy: `ebpf`, or `kernel` where no program is attached.
     pub backend: String,
-    /// `round-robin`, `hash` or `kernel`; or `object:FILE`.
+    /// That of connections: `round-robin`, `least-conn`, `hash`, `source` (or `source:V4/V6`), `cpu`,
+    /// `random` or `kernel`; or `object:FILE`.
     pub policy: String,
+    /// That of datagrams; not `least-conn`.
+    pub policy_udp: String,
     /// Whether connections that wait in a dead worker's queue move to another worker.
     pub migration: bool,
 }
@@ -154,20 +157,24 @@ impl fmt::Display for Operation {
     }
 }
 
-/// `steer round-robin (eBPF)`
-impl fmt::Display for Steering {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            backend,
-            policy,
-            migration: _,
-        } = self;
-        let how = match (policy.as_str(), backend.as_str()) {
-            ("kernel", _) => "hash only",
-            (_, "ebpf") => "eBPF",
-            (_, other) => other,
-        };
-        write!(f, "steer {policy} ({how})")
+/// `steer round-robin (eBPF)`; `steer round-robin (eBPF), UDP hash (eBPF)` where there is both.
+fn steered(snapshot: &Snapshot) -> String {
+    let Steering {
+        backend,
+        policy,
+        policy_udp,
+        migration: _,
+    } = &snapshot.steering;
+    let how = |policy: &str| match (policy, backend.as_str()) {
+        ("kernel", _) => format!("{policy} (hash only)"),
+        (_, "ebpf") => format!("{policy} (eBPF)"),
+        (_, other) => format!("{policy} ({other})"),
+    };
+    let has = |protocol| snapshot.groups.iter().any(|it| it.protocol == protocol);
+    match (has("tcp"), has("udp")) {
+        (_, false) => format!("steer {}", how(policy)),
+        (false, true) => format!("steer {}", how(policy_udp)),
+        (true, true) => format!("steer {}, UDP {}", how(policy), how(policy_udp)),
     }
 }
 

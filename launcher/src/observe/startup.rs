@@ -1,6 +1,6 @@
 //! The line that says, once the workers are up, what runs and on which rung of the ladder.
 
-use super::{Snapshot, safeguards};
+use super::{Snapshot, safeguards, steered};
 
 /// More groups than this are counted instead of shown.
 const GROUPS_SHOWN: usize = 4;
@@ -16,7 +16,7 @@ pub fn line(snapshot: &Snapshot, count_reason: &str, on_terminal: bool) -> Strin
     if snapshot.capture != "cgroup" {
         parts.push(format!("capture {}", snapshot.capture));
     }
-    parts.push(snapshot.steering.to_string());
+    parts.push(steered(snapshot));
     parts.push(safeguards(snapshot));
     parts.push(if on_terminal {
         format!("reload: reuseport-launch reload {}", snapshot.name)

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     Snapshot, WorkerStatus,
     columns::{Align, Column, fit, lay_out},
-    safeguards,
+    safeguards, steered,
 };
 
 /// The widest cell for what a worker says of itself.
@@ -31,7 +31,7 @@ pub fn status(snapshot: &Snapshot, width: usize) -> String {
         command,
         started_at,
         capture,
-        steering,
+        steering: _,
         hold: _,
         operation,
         groups,
@@ -44,7 +44,11 @@ pub fn status(snapshot: &Snapshot, width: usize) -> String {
             snapshot.slots()
         ),
         format!("command {}", shown_command(command)),
-        format!("capture {capture} · {steering} · {}", safeguards(snapshot)),
+        format!(
+            "capture {capture} · {} · {}",
+            steered(snapshot),
+            safeguards(snapshot)
+        ),
     ];
     if groups.is_empty() {
         lines.push("no listening socket".to_owned());

@@ -66,6 +66,7 @@ fn snapshot() -> Snapshot {
         steering: Steering {
             backend: "ebpf".into(),
             policy: "round-robin".into(),
+            policy_udp: "hash".into(),
             migration: true,
         },
         hold: true,
@@ -82,7 +83,7 @@ fn json_is_what_was_promised() {
     let json = serde_json::to_string(&snapshot).unwrap();
     assert_eq!(
         json,
-        r#"{"name":"myserver","version":"0.1.0","pid":4211,"command":["./myserver","--title","two words"],"started_at":"2026-11-21T05:57:00Z","capture":"cgroup","steering":{"backend":"ebpf","policy":"round-robin","migration":true},"hold":true,"operation":null,"groups":[{"protocol":"tcp","address":"0.0.0.0","port":8080,"members":4,"selected_total":400,"migrated_total":2,"held_total":null,"held_now":null,"hold_backlog":null,"fell_through_total":0,"refused_total":0,"missed_total":0}],"workers":[{"slot":0,"generation":1,"pid":4212,"state":"ready","status_text":null,"cpus":[0],"weight":1,"hint":null,"uptime_seconds":3725,"restarts":0,"connections_total":100,"connections_active":null,"accept_queue":0,"memory_bytes":26214400,"cpu_seconds":1.25,"restart_in_seconds":null}]}"#
+        r#"{"name":"myserver","version":"0.1.0","pid":4211,"command":["./myserver","--title","two words"],"started_at":"2026-11-21T05:57:00Z","capture":"cgroup","steering":{"backend":"ebpf","policy":"round-robin","policy_udp":"hash","migration":true},"hold":true,"operation":null,"groups":[{"protocol":"tcp","address":"0.0.0.0","port":8080,"members":4,"selected_total":400,"migrated_total":2,"held_total":null,"held_now":null,"hold_backlog":null,"fell_through_total":0,"refused_total":0,"missed_total":0}],"workers":[{"slot":0,"generation":1,"pid":4212,"state":"ready","status_text":null,"cpus":[0],"weight":1,"hint":null,"uptime_seconds":3725,"restarts":0,"connections_total":100,"connections_active":null,"accept_queue":0,"memory_bytes":26214400,"cpu_seconds":1.25,"restart_in_seconds":null}]}"#
     );
     assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
 }
@@ -116,6 +117,18 @@ fn startup_line() {
 }
 
 #[test]
+fn startup_line_names_the_policy_of_each_protocol() {
+    let mut snapshot = snapshot();
+    snapshot.groups[0].protocol = "udp".into();
+    let line = startup::line(&snapshot, "", false);
+    assert!(line.contains(" · steer hash (eBPF) · "), "{line}");
+    snapshot.groups.push(group("::", 443));
+    let line = startup::line(&snapshot, "", false);
+    let both = " · steer round-robin (eBPF), UDP hash (eBPF) · ";
+    assert!(line.contains(both), "{line}");
+}
+
+#[test]
 fn startup_line_on_a_terminal() {
     let mut snapshot = snapshot();
     snapshot.hold = false;
@@ -143,6 +156,7 @@ fn startup_line_names_the_lower_rungs() {
     snapshot.steering = Steering {
         backend: "kernel".into(),
         policy: "kernel".into(),
+        policy_udp: "hash".into(),
         migration: false,
     };
     assert_eq!(

@@ -2,6 +2,7 @@
 //!
 //! Pure: a table depends on the policy and the members alone.
 
+mod cpu;
 mod maglev;
 mod sequence;
 #[cfg(test)]
@@ -10,11 +11,11 @@ mod tests;
 use std::{fmt, mem, str::FromStr};
 
 use launcher_common::{MEMBERS_MAX, SCAN_MAX, Table};
-use serde::{Deserialize, Serialize};
 
-/// How a member is picked for each connection. It is written as its name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+pub use self::cpu::Cpu;
+
+/// How a member is picked for each connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// One member after another, each as often as its weight says.
     #[default]
@@ -91,7 +92,7 @@ impl Policy {
 }
 
 /// The policies of a fleet, as far as they were given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policies {
     /// For every group.
     pub all: Option<Policy>,
@@ -136,20 +137,6 @@ impl Policies {
                 ..self
             },
         }
-    }
-}
-
-impl From<Policy> for String {
-    fn from(policy: Policy) -> Self {
-        policy.to_string()
-    }
-}
-
-impl TryFrom<String> for Policy {
-    type Error = InvalidPolicy;
-
-    fn try_from(text: String) -> Result<Self, InvalidPolicy> {
-        text.parse()
     }
 }
 
@@ -233,18 +220,28 @@ pub struct Weighted {
     pub weight: u16,
     /// What `hash` places it by: flows stay where the identity stays, whatever index it has.
     pub identity: u64,
+    /// The CPU that its worker is pinned to, if it is.
+    pub cpu: Option<u32>,
+}
+
+/// What a table depends on besides the policy and the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site<'a> {
+    /// How many slots the fleet has, however many of them have members now.
+    pub slots: u32,
+    /// The machine's CPUs, as far as they are known.
+    pub cpus: &'a [Cpu],
 }
 
 /// The greatest weight that can be given to a slot.
 pub const WEIGHT_MAX: u16 = 256;
 
-/// Builds the table in which `policy` looks up a member, for a fleet of this many slots, however
-/// many of them have members now.
+/// Builds the table in which `policy` looks up a member.
 ///
 /// Only the first of several members with the same index counts, and none whose index the socket
 /// array doesn't have. A table without members chooses nobody, nor does that of [`Policy::Kernel`].
 #[must_use]
-pub fn compile(policy: Policy, members: &[Weighted], slots: u32) -> Box<Table> {
+pub fn compile(policy: Policy, members: &[Weighted], site: Site<'_>) -> Box<Table> {
     let mut table = Box::new(Table::EMPTY);
     let Some(function) = policy.index_function() else {
         return table;
@@ -261,8 +258,14 @@ pub fn compile(policy: Policy, members: &[Weighted], slots: u32) -> Box<Table> {
         .copied()
         .collect();
     let entries = match policy {
-        Policy::Hash | Policy::Source(_) => maglev::build(&members, slots),
-        _ => sequence::build(&members),
+        Policy::Hash | Policy::Source(_) => maglev::build(&members, site.slots),
+        Policy::Cpu => {
+            let (entries, rounds) = cpu::build(&members, site.cpus);
+            table.rounds = rounds;
+            entries
+        }
+        Policy::RoundRobin | Policy::LeastConn | Policy::Random => sequence::build(&members),
+        Policy::Kernel => Vec::new(),
     };
     table.policy = function as u32;
     if let Policy::Source(Prefixes { v4, v6 }) = policy {
@@ -271,6 +274,9 @@ pub fn compile(policy: Policy, members: &[Weighted], slots: u32) -> Box<Table> {
     table.entries[..entries.len()].copy_from_slice(&entries);
     table.len = entries.len() as u32;
     list(&mut table, &entries, &members);
+    if policy == Policy::LeastConn {
+        table.scan_len = table.live_len.min(SCAN_MAX);
+    }
     table
 }
 
@@ -285,6 +291,13 @@ fn list(table: &mut Table, entries: &[u16], members: &[Weighted]) {
     for &member in entries {
         if !mem::replace(&mut listed[usize::from(member)], true) {
             table.live[length] = member;
+            length += 1;
+        }
+    }
+    // Under `cpu` there may be members that no CPU is for: they serve when others have gone.
+    for member in members {
+        if !mem::replace(&mut listed[usize::from(member.member)], true) {
+            table.live[length] = member.member;
             length += 1;
         }
     }

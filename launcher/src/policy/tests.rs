@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use launcher_common::{ENTRIES_MAX, MEMBERS_MAX, SCAN_MAX, Table};
 use proptest::{collection::vec, prelude::*};
 
-use super::{InvalidPolicy, Policy, Prefixes, Weighted, maglev};
+use super::{InvalidPolicy, Policies, Policy, Prefixes, Site, Weighted, maglev};
 
 /// A fleet of the most slots has the longest tables.
 const SLOTS: u32 = 256;
@@ -20,8 +20,12 @@ const STEERED: [Policy; 6] = [
     Policy::Random,
 ];
 
+fn site(slots: u32) -> Site<'static> {
+    Site { slots, cpus: &[] }
+}
+
 fn compile(policy: Policy, members: &[Weighted]) -> Box<Table> {
-    super::compile(policy, members, SLOTS)
+    super::compile(policy, members, site(SLOTS))
 }
 
 fn entries(table: &Table) -> &[u16] {
@@ -49,6 +53,7 @@ fn members(weights: &[u16]) -> Vec<Weighted> {
             member: index as u16,
             weight,
             identity: index as u64,
+            cpu: None,
         })
         .collect()
 }
@@ -109,6 +114,30 @@ fn source_may_have_prefixes() {
 }
 
 #[test]
+fn each_protocol_has_its_policy() {
+    let of = |all, datagrams| {
+        let policies = Policies { all, datagrams };
+        (policies.connections(), policies.datagrams())
+    };
+    let (least, cpu, kernel) = (Policy::LeastConn, Policy::Cpu, Policy::Kernel);
+    assert_eq!(of(None, None), (Policy::RoundRobin, Policy::Hash));
+    assert_eq!(of(Some(cpu), None), (cpu, cpu));
+    assert_eq!(of(Some(least), None), (least, Policy::Hash));
+    assert_eq!(of(Some(kernel), Some(cpu)), (kernel, cpu));
+    let given = Policies::default();
+    assert_eq!(given.with(cpu, false).all, Some(cpu));
+    assert_eq!(given.with(cpu, true).datagrams, Some(cpu));
+    assert!(given.with(kernel, true).steers());
+    assert!(!given.with(kernel, false).steers());
+}
+
+#[test]
+fn least_conn_looks_at_all_but_only_at_so_many() {
+    let scanned = |count| compile(Policy::LeastConn, &members(&vec![1; count])).scan_len;
+    assert_eq!([1, 8, 200].map(scanned), [1, 8, SCAN_MAX]);
+}
+
+#[test]
 fn the_list_of_live_members_begins_again_behind_its_end() {
     for count in [1, 2, SCAN_MAX as usize, 200, MEMBERS_MAX] {
         let table = compile(Policy::LeastConn, &members(&vec![3; count]));
@@ -152,6 +181,7 @@ fn repeated_and_impossible_members_are_left_out() {
         member,
         weight,
         identity: 7,
+        cpu: None,
     };
     let given = [
         member(3, 1),
@@ -312,11 +342,11 @@ proptest! {
         gone: prop::sample::Index,
     ) {
         let mut group = members(&vec![1; count as usize]);
-        let with = super::compile(Policy::Hash, &group, count);
+        let with = super::compile(Policy::Hash, &group, site(count));
         let shares = counts(&with);
         prop_assert!(shares.values().max().unwrap() - shares.values().min().unwrap() <= 1);
         group.remove(gone.index(count as usize));
-        let without = super::compile(Policy::Hash, &group, count);
+        let without = super::compile(Policy::Hash, &group, site(count));
         prop_assert_eq!(with.len, without.len);
         let moved = moved(&with, &without);
         prop_assert!(moved <= 1.0 / f64::from(count) + EXTRA, "{moved} of {count}");
@@ -324,7 +354,7 @@ proptest! {
 
     #[test]
     fn maglev_gives_every_member_a_place(slots in 1u32..=256, count in 1usize..=MEMBERS_MAX) {
-        let table = super::compile(Policy::Hash, &members(&vec![1; count]), slots);
+        let table = super::compile(Policy::Hash, &members(&vec![1; count]), site(slots));
         prop_assert_eq!(table.live_len as usize, count);
     }
 

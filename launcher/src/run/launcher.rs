@@ -233,6 +233,7 @@ impl Launcher {
 
     fn steer(&mut self, workers: &[WorkerId]) -> Option<Event> {
         self.steering.set_slots(self.fleet.workers_wanted());
+        self.steering.set_weights(self.fleet.weights());
         let served = self.is_serving();
         let failure = self.steering.set_ready(workers).err()?;
         // What was steered to goes on getting connections until the next try succeeds.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::launcher::Launcher;
 use crate::{
@@ -142,7 +142,9 @@ impl Launcher {
         if self.looks.next_listing.take_if(|at| *at <= now).is_some() {
             // Without an answer from the kernel something may wait in any.
             if let Ok(waiting) = listeners::waiting(Protocol::Tcp) {
-                self.steering.list(|cookie| waiting.contains(&cookie));
+                for (worker, endpoint) in self.steering.list(|cookie| waiting.contains(&cookie)) {
+                    debug!("all connections of worker {worker} on {endpoint} are counted");
+                }
             }
             self.note_unlisted();
         }

@@ -14,6 +14,7 @@ mod handed;
 mod launcher;
 mod looks;
 mod news;
+mod policies;
 mod probing;
 mod remember;
 mod requests;
@@ -28,6 +29,7 @@ mod worker;
 
 use std::{
     io,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -55,10 +57,12 @@ use crate::{
     config::{Plan, Ready},
     control::server::Server,
     failure::{Exit, Failure},
-    fleet::{Event, Fleet, Settings, restart},
+    fleet::{Event, Fleet, Settings, placement::Pinning, restart},
     output::Output,
+    policy::Cpu,
     steer::{self, Object, Steering},
     sys::{
+        self,
         cgroup::FleetCgroup,
         hierarchy::Hierarchy,
         identity::Identity,
@@ -158,9 +162,13 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
         _ => plan.workers,
     };
     let settings = steer::Settings {
-        policies: plan.policies,
+        policies: legacy
+            .as_ref()
+            .map_or(plan.policies, |legacy| legacy.policies(plan.policies)),
         object,
         slots,
+        weights: legacy.as_ref().map(Legacy::weights).unwrap_or_default(),
+        cpus: cpus(&plan),
         hold: plan.hold,
         early: plan.ready != Ready::Listen,
         pins: directory,
@@ -243,6 +251,7 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
             launcher.feed(Event::Start);
         }
     }
+    launcher.tell_of_policies();
     // Children may have ended before there was somebody to tell.
     launcher.on_children();
     let outcome = loop {
@@ -340,6 +349,27 @@ fn pins(
         );
     })
     .ok()
+}
+
+/// The CPUs of the machine, and those that the slots are pinned to.
+fn cpus(plan: &Plan) -> steer::Cpus {
+    let machine = sys::cpus::topology(Path::new("/")).into_iter();
+    let pinned = match &plan.pinning {
+        Pinning::None => Vec::new(),
+        Pinning::Auto => plan.cpus.clone(),
+        Pinning::List(list) => list.clone(),
+    };
+    steer::Cpus {
+        machine: machine
+            .map(|(id, node, package, core)| Cpu {
+                id,
+                node,
+                package,
+                core,
+            })
+            .collect(),
+        pinned,
+    }
 }
 
 fn fleet_settings(plan: &Plan, workers: u32) -> Settings {

@@ -1,7 +1,12 @@
 //! The state file: what the next launcher of this name needs to go on with this one's workers,
 //! should this one be killed, or replace itself.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::LazyLock, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::LazyLock,
+    time::Duration,
+};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -13,6 +18,7 @@ use crate::{
     config::Plan,
     failure::Failure,
     fleet::State as Stage,
+    policy::{self, Policy},
     steer::{Remembered, Steering},
     sys::{
         listeners::{Endpoint, Protocol, list},
@@ -26,8 +32,15 @@ use crate::{
 pub(super) struct Fleet {
     /// How many slots there are.
     pub(super) slots: u32,
-    /// Whether the program steers, or the kernel by itself.
-    pub(super) program: bool,
+    /// How the command line said that it is steered.
+    #[serde(default)]
+    pub(super) policies_given: Policies,
+    /// How it is steered: another way, where it was changed since.
+    #[serde(default)]
+    pub(super) policies: Policies,
+    /// The weights of the slots that have another one than 1.
+    #[serde(default)]
+    pub(super) weights: BTreeMap<u32, u16>,
     /// Whether some worker has ever been ready.
     pub(super) ever_ready: bool,
     /// What the workers run: see [`command`].
@@ -41,6 +54,34 @@ pub(super) struct Fleet {
     pub(super) pins: Option<PathBuf>,
     /// What is passed on open, by a launcher that replaces itself.
     pub(super) handed: Option<Handed>,
+}
+
+/// The policies of a fleet, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Policies {
+    all: Option<String>,
+    datagrams: Option<String>,
+}
+
+impl From<policy::Policies> for Policies {
+    fn from(policies: policy::Policies) -> Self {
+        let name = |policy: Option<Policy>| Some(policy?.to_string());
+        Self {
+            all: name(policies.all),
+            datagrams: name(policies.datagrams),
+        }
+    }
+}
+
+impl Policies {
+    /// What they stand for; a name that only another version knows, for none.
+    pub(super) fn known(&self) -> policy::Policies {
+        let policy = |name: &Option<String>| name.as_ref()?.parse().ok();
+        policy::Policies {
+            all: policy(&self.all),
+            datagrams: policy(&self.datagrams),
+        }
+    }
 }
 
 /// A worker that runs.
@@ -152,7 +193,9 @@ impl Launcher {
             name: self.plan.name.to_string(),
             fleet: Fleet {
                 slots: self.fleet.workers_wanted(),
-                program: self.steering.migrates().is_some(),
+                policies_given: self.plan.policies.into(),
+                policies: self.steering.policies().into(),
+                weights: self.fleet.weights(),
                 ever_ready: self.fleet.ever_healthy(),
                 command: command(&self.plan),
                 workers,

@@ -64,6 +64,21 @@ impl Launcher {
                 let _ = reply.send(told.map_or_else(Response::from, |()| Response::Done));
                 return;
             }
+            Request::Weight { slot, weight } => {
+                self.weigh(slot, weight, reply);
+                return;
+            }
+            Request::Steer { policy, udp } => {
+                let response = match self.steer_by(&policy, udp) {
+                    Ok(()) => Response::Done,
+                    Err(failure) => {
+                        error!("{}: {}", failure.what, failure.why);
+                        failure.into()
+                    }
+                };
+                let _ = reply.send(response);
+                return;
+            }
             Request::Reload { drain_timeout_ms } => fleet::Request::Reload {
                 drain_timeout: drain_timeout_ms.map(Into::into),
             },
@@ -88,6 +103,9 @@ impl Launcher {
             fleet::Request::Restart(slot) => format!("restart slot {slot}"),
             fleet::Request::Drain(slot) => format!("drain slot {slot}"),
             fleet::Request::Undrain(slot) => format!("undrain slot {slot}"),
+            fleet::Request::Weigh { slot, weight } => {
+                format!("give slot {slot} the weight {weight}")
+            }
         };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;

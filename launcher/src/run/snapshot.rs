@@ -17,15 +17,11 @@ impl Launcher {
     /// What there is to know right now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let listeners = listeners::by_cookie(Protocol::Tcp);
-        let policy = self.plan.policies.connections();
-        let backend = if self.plan.policies.steers() {
-            "ebpf"
-        } else {
-            "kernel"
-        };
+        let policies = self.steering.policies();
+        let backend = if policies.steers() { "ebpf" } else { "kernel" };
         let policy = match &self.plan.steer_object {
             Some(path) => format!("object:{}", path.display()),
-            None => policy.to_string(),
+            None => policies.connections().to_string(),
         };
         Snapshot {
             name: self.plan.name.to_string(),
@@ -42,6 +38,7 @@ impl Launcher {
             steering: Steering {
                 backend: backend.to_owned(),
                 policy,
+                policy_udp: policies.datagrams().to_string(),
                 migration: self.steering.migrates() == Some(true),
             },
             hold: self.steering.holds(),
@@ -100,7 +97,11 @@ impl Launcher {
                 .pinning
                 .cpus_for(worker.slot, &self.plan.cpus)
                 .unwrap_or_default(),
-            weight: 1,
+            weight: self
+                .fleet
+                .weights()
+                .get(&worker.slot)
+                .map_or(1, |&weight| weight.into()),
             hint: self.steering.hint(worker),
             uptime_seconds: running.map(|running| running.started.elapsed().as_secs()),
             restarts: view.restarts,

@@ -88,7 +88,7 @@ impl Launcher {
 
     /// Acts on what was seen, and closes our copies of the workers' sockets: an open one would keep
     /// a dead worker's socket in its group.
-    fn see(&mut self, sightings: Vec<Sighting>) {
+    pub(super) fn see(&mut self, sightings: Vec<Sighting>) {
         self.steering.gather();
         let mut looked = false;
         for sighting in sightings {
@@ -120,6 +120,9 @@ impl Launcher {
                     let served = self.is_serving();
                     self.on_listening(worker);
                     self.postpone_announcement();
+                    if members.is_empty() {
+                        self.tell_of_datagrams(&endpoint);
+                    }
                     if members.is_empty()
                         && let Some(stranger) =
                             strangers::beside(self, &endpoint, strangers::SURE).first()

@@ -1,6 +1,12 @@
 //! Going on with the workers of a launcher that was killed, or that has replaced itself.
 
-use std::{collections::BTreeSet, env, os::fd::AsFd as _, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    os::fd::AsFd as _,
+    path::Path,
+    time::Duration,
+};
 
 use tracing::{info, warn};
 
@@ -16,9 +22,11 @@ use crate::{
     config::Plan,
     fleet::{Event, ExitStatus, Fleet, Resumed, Settings},
     ipc::Channel,
+    policy::{Policies, Policy},
     sys::{
         cgroup::{FleetCgroup, open_pidfd},
         hierarchy::Hierarchy,
+        listeners::Protocol,
         notify::NotifySocket,
         process::{exit_status, is_child},
         readable::Readable,
@@ -93,7 +101,14 @@ impl Legacy {
         let before = &self.state.fleet;
         let place = Path::new(&self.state.cgroup);
         let same_place = place == hierarchy.fleet_path(plan.name.as_str());
-        let same_way = before.program == plan.policies.steers();
+        let policies = self.policies(plan.policies);
+        let same_way = before.steering.groups.iter().all(|group| {
+            let policy = match group.endpoint.protocol {
+                Protocol::Tcp => policies.connections(),
+                Protocol::Udp => policies.datagrams(),
+            };
+            group.pins.is_some() == (policy != Policy::Kernel)
+        });
         self.fits = same_place && same_way && are_there(pins, before);
         if self.fits {
             let runs = |was: &&remember::Worker| {
@@ -103,6 +118,22 @@ impl Legacy {
             };
             self.workers = before.workers.iter().filter(runs).cloned().collect();
         }
+    }
+
+    /// The policies to go on with: those in force, which may have been changed by a request, unless the
+    /// command line has become another one.
+    pub(super) fn policies(&self, given: Policies) -> Policies {
+        let before = &self.state.fleet;
+        if before.policies_given.known() == given {
+            before.policies.known()
+        } else {
+            given
+        }
+    }
+
+    /// The weights of slots that are not 1.
+    pub(super) fn weights(&self) -> BTreeMap<u32, u16> {
+        self.state.fleet.weights.clone()
     }
 
     /// The workers that take connections.
@@ -125,7 +156,14 @@ impl Legacy {
         });
         let generations = self.state.fleet.generations.iter().copied();
         let ever_healthy = self.state.fleet.ever_ready;
-        Fleet::resume(settings, resumed.collect(), generations, ever_healthy)
+        let weights = self.weights();
+        Fleet::resume(
+            settings,
+            resumed.collect(),
+            generations,
+            weights,
+            ever_healthy,
+        )
     }
 }
 
@@ -134,7 +172,8 @@ pub(super) fn are_there(pins: &Path, fleet: &remember::Fleet) -> bool {
     pins.join("OURS").exists()
         && fleet.steering.groups.iter().all(|group| {
             let maps = group.pins.as_ref().map(|name| pins.join(name));
-            !fleet.program || maps.is_some_and(|maps| maps.join("MEMBERS").exists())
+            // Under the policy `kernel` it has none.
+            maps.is_none_or(|maps| maps.join("MEMBERS").exists())
         })
 }
 

@@ -1,13 +1,12 @@
 //! Which connections are counted: those of the groups whose policy compares members by them.
 
-use std::os::fd::OwnedFd;
-
 use aya::maps::MapError;
 
 use super::{
     Steering,
     account::{Account, Active, Books},
-    group::Group,
+    change::Copies,
+    group::{Group, still_listens},
 };
 use crate::{
     failure::Failure,
@@ -18,14 +17,14 @@ use crate::{
 
 impl Steering {
     /// Begins to count the connections of the groups under `least-conn`, if that is not done yet. What
-    /// began before at a listener without a tag is counted nowhere: see [`Steering::tag`].
+    /// began before at a listener without a tag is counted nowhere.
     ///
     /// # Errors
     /// When the program can't be loaded, or the kernel has no memory.
     pub fn start_counting(&mut self) -> Result<(), Failure> {
         let mut account = match self.account.take() {
             Some(account) => account,
-            None => Account::start(&self.cgroup, self.settings.pins.as_deref())?,
+            None => Account::start(&self.own.cgroup, self.pins.as_deref())?,
         };
         let mut opened = Ok(());
         for (endpoint, group) in &mut self.groups {
@@ -62,34 +61,6 @@ impl Steering {
         }
     }
 
-    /// Has the connections counted that begin at this member's socket from now on. To be called with a
-    /// copy of the socket for each member of a group whose policy has become `least-conn`, after
-    /// [`Steering::start_counting`]; what is adopted later is seen to. False: it is no member that can
-    /// be counted.
-    ///
-    /// # Errors
-    /// When the kernel has no memory.
-    pub fn tag(&mut self, cookie: u64, socket: &OwnedFd) -> Result<bool, Failure> {
-        for (endpoint, group) in &mut self.groups {
-            let found = group
-                .members
-                .iter()
-                .find(|(_, member)| member.cookie == cookie);
-            let Some(index) = found.map(|(&index, _)| index) else {
-                continue;
-            };
-            let Some(books) = group.books().filter(|books| books.are_open()) else {
-                return Ok(false);
-            };
-            books
-                .tag(socket, index)
-                .map_err(|error| cannot_count(endpoint, &error))?;
-            self.unlisted = true;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
     /// Whether there may be work for [`Steering::list`].
     #[must_use]
     pub fn has_unlisted(&self) -> bool {
@@ -99,10 +70,12 @@ impl Steering {
     /// Has connections that move when their listener goes counted for those to whom they move, from
     /// listeners whose connections are all counted: those that have a tag and in which nothing waits
     /// that is older. `waits` tells whether something waits in the listener with this cookie, as it was
-    /// at least a moment after the last call of [`Steering::adopt`] or [`Steering::tag`].
-    pub fn list(&mut self, waits: impl Fn(u64) -> bool) {
+    /// at least a moment after the last call of [`Steering::adopt`] or [`Steering::change`].
+    /// Tells of those that were added.
+    pub fn list(&mut self, waits: impl Fn(u64) -> bool) -> Vec<(WorkerId, Endpoint)> {
+        let mut added = Vec::new();
         self.unlisted = false;
-        for group in self.groups.values_mut() {
+        for (endpoint, group) in &mut self.groups {
             let program = group.program.as_mut();
             let Some(books) = program.and_then(|program| program.books.as_mut()) else {
                 continue;
@@ -116,9 +89,11 @@ impl Steering {
                     member.listed =
                         !waits(member.cookie) && books.list(member.cookie, index).is_ok();
                     self.unlisted |= !member.listed;
+                    added.extend(member.listed.then(|| (member.worker, endpoint.clone())));
                 }
             }
         }
+        added
     }
 
     /// How many connections a worker has open, accepted or not, as the kernel counts them; `None` when it
@@ -150,6 +125,25 @@ impl Group {
         account
             .open(books)
             .map_err(|error| cannot_count(endpoint, &error))
+    }
+
+    /// Has the connections of all members counted that begin from now on, after [`Group::count`].
+    /// `copies` has copies of their sockets. What is adopted later is seen to.
+    pub(super) fn tag(&mut self, endpoint: &Endpoint, copies: &Copies) -> Result<(), Failure> {
+        let program = self.program.as_ref();
+        let Some(books) = program.and_then(|program| program.books.as_ref()) else {
+            return Ok(());
+        };
+        for (&index, member) in &mut self.members {
+            member.listed = false;
+            if let Some(socket) = copies.get(&member.cookie)
+                && let Err(error) = books.tag(socket, index)
+                && still_listens(socket)
+            {
+                return Err(cannot_count(endpoint, &error));
+            }
+        }
+        Ok(())
     }
 
     /// The first free place for a member; one whose last member has no connections left, if there is

@@ -1,18 +1,12 @@
 //! One group: its members, its program, the table in force, and its holding socket.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    error::Error,
-    io,
-    os::fd::OwnedFd,
-    time::Instant,
-};
+use std::{collections::BTreeMap, error::Error, fs::File, io, os::fd::OwnedFd, time::Instant};
 
 use aya::maps::MapError;
 use launcher_common::HOLD;
 use tracing::warn;
 
-use super::{program::Program, remember::RememberedMember};
+use super::{aim::Aim, program::Program, remember::RememberedMember};
 use crate::{
     failure::Failure,
     policy::{Policy, Weighted, compile},
@@ -33,8 +27,6 @@ pub(super) struct Group {
     pub(super) program: Option<Program>,
     /// The name of the directory with its pinned maps.
     pub(super) pins: Option<String>,
-    /// How many slots the fleet has.
-    pub(super) slots: u32,
     pub(super) members: BTreeMap<u16, Member>,
     /// Members that an earlier launcher had, and that this one has not met yet.
     pub(super) remembered: Vec<RememberedMember>,
@@ -58,6 +50,14 @@ pub(super) struct Group {
     pub(super) holding: Option<Holding>,
     /// The owner of the members' sockets: the kernel lets nobody else join them.
     pub(super) uid: u32,
+}
+
+/// How the launcher makes sockets of its own.
+pub(super) struct OwnSockets {
+    /// Called with each of them, before it is bound.
+    pub(super) mark: Box<Mark>,
+    /// The fleet's cgroup (its directory): what is attached to it is called for the fleet's sockets.
+    pub(super) cgroup: File,
 }
 
 /// A member of it.
@@ -89,12 +89,12 @@ impl Group {
     pub(super) fn steer(
         &mut self,
         endpoint: &Endpoint,
-        ready: &[WorkerId],
-        mark: &Mark,
+        aim: &Aim,
+        own: &OwnSockets,
     ) -> Result<bool, Failure> {
         let failed =
             |error: &(dyn Error + 'static)| ebpf_failure(format!("cannot steer {endpoint}"), error);
-        let wanted = weigh(&self.members, ready);
+        let wanted = aim.weigh(&self.members);
         self.due = false;
         self.holds &= endpoint.protocol == Protocol::Tcp && self.program.is_some();
         // Where nothing counts what is held, something may be whenever nobody took any.
@@ -106,7 +106,7 @@ impl Group {
                 .installed
                 .as_ref()
                 .is_none_or(|(before, _)| before.is_empty());
-        self.install(&wanted).map_err(|error| failed(&error))?;
+        self.install(&wanted, aim).map_err(|error| failed(&error))?;
         // With an empty table and nothing to hold them the program refuses connections. It is
         // attached through every new member, not once, because the kernel forgets it whenever the
         // group's last socket closes.
@@ -128,22 +128,22 @@ impl Group {
             }
         };
         let hands_over = due && self.holding.is_some();
-        if due && let Err(error) = self.hold(endpoint, mark) {
+        if due && let Err(error) = self.hold(endpoint, own) {
             self.holds = false;
-            self.install(&wanted).map_err(|error| failed(&error))?;
+            self.install(&wanted, aim).map_err(|error| failed(&error))?;
             self.close_holding();
             warn!("no connections can be held on {endpoint}: {error}");
         }
         Ok(hands_over)
     }
 
-    /// Whether a table that has members is in force, and what these ready workers ask for only adds to
+    /// Whether a table that has members is in force, and what is aimed at only adds to
     /// it: then nobody is worse off for a moment without the new one.
-    pub(super) fn only_grows(&self, ready: &[WorkerId]) -> bool {
+    pub(super) fn only_grows(&self, aim: &Aim) -> bool {
         let Some((installed, _)) = &self.installed else {
             return false;
         };
-        let wanted = weigh(&self.members, ready);
+        let wanted = aim.weigh(&self.members);
         // Both are in the order of the indices.
         let stays = |was: &Weighted| {
             let at = wanted.binary_search_by_key(&was.member, |now| now.member);
@@ -152,7 +152,7 @@ impl Group {
         !installed.is_empty() && installed.iter().all(stays)
     }
 
-    fn install(&mut self, wanted: &[Weighted]) -> Result<(), MapError> {
+    pub(super) fn install(&mut self, wanted: &[Weighted], aim: &Aim) -> Result<(), MapError> {
         // Also while the holding socket is being opened: for that moment the kernel's choice among
         // the members, who listen all of them, is better than a refusal.
         let hold = self.holds;
@@ -161,7 +161,7 @@ impl Group {
             .as_ref()
             .is_some_and(|(installed, held)| installed == wanted && *held == hold);
         if let (Some(program), false) = (&mut self.program, same) {
-            let mut table = compile(self.policy, wanted, self.slots);
+            let mut table = compile(self.policy, wanted, aim.site());
             table.hold = u32::from(hold);
             program.install(&table)?;
             self.installed = Some((wanted.to_vec(), hold));
@@ -171,32 +171,50 @@ impl Group {
 
     /// Opens a holding socket. If there is one already it is closed, so that the kernel moves what
     /// waits in it: to members that the table has, or to the new one.
-    fn hold(&mut self, endpoint: &Endpoint, mark: &Mark) -> io::Result<()> {
+    fn hold(&mut self, endpoint: &Endpoint, own: &OwnSockets) -> io::Result<()> {
         let before = self.held();
         let Some(program) = &mut self.program else {
             return Ok(());
         };
-        let socket = listen_as(endpoint, self.uid, mark)?;
+        // What is held is counted too, for the workers to whom it moves: all of it, because the tag is
+        // there before the socket listens.
+        let books = program.books.as_mut().filter(|books| books.are_open());
+        let socket = listen_as(
+            endpoint,
+            self.uid,
+            books.is_some().then_some(&own.cgroup),
+            &|socket| {
+                (own.mark)(socket)?;
+                let tagged = books.as_ref().map(|books| books.tag(socket, HOLD));
+                tagged.transpose().map(drop).map_err(io::Error::other)
+            },
+        )?;
+        let cookie = cookie(&socket)?;
+        if let Some(books) = books {
+            books.list(cookie, HOLD).map_err(io::Error::other)?;
+        }
         program
             .set_member(HOLD, &socket)
             .map_err(io::Error::other)?;
         // It may be the group's only socket.
         program.attach(&socket).map_err(io::Error::other)?;
-        self.holding = Some(Holding {
-            cookie: cookie(&socket)?,
+        let next = Holding {
+            cookie,
             socket,
             before,
             waits: false,
-        });
+        };
+        self.close_holding();
+        self.holding = Some(next);
         Ok(())
     }
 
     /// Holds nothing any more; what waits is moved if there are members to move it to, else reset.
-    pub(super) fn release(&mut self) -> Result<(), MapError> {
+    pub(super) fn release(&mut self, aim: &Aim) -> Result<(), MapError> {
         self.holds = false;
         // The table is told first: a connection must not be lost because the socket went first.
         if let Some((wanted, _)) = self.installed.clone() {
-            self.install(&wanted)?;
+            self.install(&wanted, aim)?;
         }
         self.close_holding();
         Ok(())
@@ -232,24 +250,4 @@ impl Group {
 /// at any time.
 pub(super) fn still_listens(socket: &OwnedFd) -> bool {
     matches!(inspect(socket), Ok(Inspected::Endpoint(_)))
-}
-
-/// The ready workers' members, with the identities by which `hash` keeps flows in place: a worker's
-/// slot and the number of the socket among its sockets, which a restart does not change.
-fn weigh(members: &BTreeMap<u16, Member>, ready: &[WorkerId]) -> Vec<Weighted> {
-    let mut sockets: HashMap<WorkerId, u64> = HashMap::new();
-    let mut weighted = Vec::new();
-    for (&index, member) in members {
-        if !ready.contains(&member.worker) {
-            continue;
-        }
-        let number = sockets.entry(member.worker).or_default();
-        weighted.push(Weighted {
-            member: index,
-            weight: 1,
-            identity: u64::from(member.worker.slot) << 16 | *number,
-        });
-        *number += 1;
-    }
-    weighted
 }

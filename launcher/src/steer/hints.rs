@@ -8,7 +8,7 @@ impl Steering {
     /// Whether the program wants to know any.
     #[must_use]
     pub fn takes_hints(&self) -> bool {
-        let object = self.settings.object.as_ref();
+        let object = self.object.as_ref();
         object.is_some_and(super::Object::takes_hints)
     }
 

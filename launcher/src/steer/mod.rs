@@ -5,6 +5,8 @@
 //! holding socket is, the launcher's own member of the group.
 
 mod account;
+mod aim;
+mod change;
 mod counting;
 mod group;
 mod hints;
@@ -26,14 +28,17 @@ use std::{
 
 use launcher_common::MEMBERS_MAX;
 
+pub use self::aim::Cpus;
+pub use self::change::Copies;
 pub use self::object::Object;
 pub use self::probes::reached_at;
 pub use self::remember::{Remembered, RememberedGroup, RememberedMember};
 pub use self::view::{Counted, GroupView, Sent};
 use self::{
     account::{Account, Books},
+    aim::Aim,
     counting::cannot_count,
-    group::{Group, Member, still_listens},
+    group::{Group, Member, OwnSockets, still_listens},
     program::{Kind, Program},
 };
 use crate::{
@@ -67,6 +72,10 @@ pub struct Settings {
     pub object: Option<Object>,
     /// How many slots the fleet has.
     pub slots: u32,
+    /// The weights of slots; 1 where none is given.
+    pub weights: BTreeMap<u32, u16>,
+    /// The machine's CPUs, and the workers'.
+    pub cpus: Cpus,
     /// Whether connections wait in a holding socket when no worker takes any.
     pub hold: bool,
     /// Whether a worker that listens may have to wait until it takes connections.
@@ -77,10 +86,15 @@ pub struct Settings {
 
 /// The steering of one fleet.
 pub struct Steering {
-    settings: Settings,
-    mark: Box<Mark>,
+    policies: Policies,
+    object: Option<Object>,
+    /// Whether connections are held; see [`Settings`].
+    hold: bool,
+    early: bool,
+    pins: Option<PathBuf>,
+    own: OwnSockets,
     groups: BTreeMap<Endpoint, Group>,
-    ready: Vec<WorkerId>,
+    aim: Aim,
     /// What members that have closed had been sent, by worker.
     past: HashMap<WorkerId, u64>,
     /// What workers have told the program.
@@ -97,8 +111,6 @@ pub struct Steering {
     account: Option<Account>,
     /// Whether there may be members that are not listed there.
     unlisted: bool,
-    /// The fleet's, to which it is attached.
-    cgroup: File,
 }
 
 impl Steering {
@@ -113,11 +125,30 @@ impl Steering {
         mark: Box<Mark>,
         earlier: Option<&Remembered>,
     ) -> Result<Self, Failure> {
+        let Settings {
+            policies,
+            object,
+            slots,
+            weights,
+            cpus,
+            hold,
+            early,
+            pins,
+        } = settings;
         let mut steering = Self {
-            settings,
-            mark,
+            policies,
+            object,
+            hold,
+            early,
+            pins,
+            own: OwnSockets { mark, cgroup },
             groups: BTreeMap::new(),
-            ready: Vec::new(),
+            aim: Aim {
+                ready: Vec::new(),
+                weights,
+                slots,
+                cpus,
+            },
             past: HashMap::new(),
             hints: HashMap::new(),
             spare: None,
@@ -126,15 +157,14 @@ impl Steering {
             gathering: false,
             account: None,
             unlisted: false,
-            cgroup,
         };
-        if steering.policy(Protocol::Tcp) == Policy::LeastConn {
+        if policies.connections() == Policy::LeastConn {
             steering.start_counting()?;
         }
-        if steering.settings.policies.connections() != Policy::Kernel {
+        if policies.connections() != Policy::Kernel {
             let loaded = steering.load(Protocol::Tcp)?;
             // Without migration there is no way from the holding socket to a worker.
-            steering.settings.hold &= loaded.0.migrates();
+            steering.hold &= loaded.0.migrates();
             steering.spare = Some(loaded);
         }
         Ok(steering)
@@ -155,12 +185,12 @@ impl Steering {
     /// When the program can't be loaded, or the kernel refuses it.
     pub fn hold_early(&mut self, endpoint: &Endpoint, uid: u32) -> Result<(), Failure> {
         let policy = self.policy(endpoint.protocol);
-        if !self.settings.hold || policy == Policy::Kernel || self.groups.contains_key(endpoint) {
+        if !self.hold || policy == Policy::Kernel || self.groups.contains_key(endpoint) {
             return Ok(());
         }
         let loaded = self.take_program(endpoint.protocol)?;
         let mut group = self.group(endpoint, policy, uid, Some(loaded))?;
-        group.steer(endpoint, &[], &*self.mark)?;
+        group.steer(endpoint, &self.aim, &self.own)?;
         if group.holding.is_some() {
             self.groups.insert(endpoint.clone(), group);
         }
@@ -172,9 +202,9 @@ impl Steering {
     /// # Errors
     /// When the kernel refuses a table.
     pub fn stop_holding(&mut self) -> Result<(), Failure> {
-        self.settings.hold = false;
+        self.hold = false;
         for (endpoint, group) in &mut self.groups {
-            group.release().map_err(|error| {
+            group.release(&self.aim).map_err(|error| {
                 ebpf_failure(format!("cannot release what is held on {endpoint}"), &error)
             })?;
         }
@@ -184,7 +214,7 @@ impl Steering {
     /// Closes the holding socket of a group without members on this port: a worker could not have an
     /// address there, and it may be why.
     pub fn stop_holding_for_nobody(&mut self, port: u16) {
-        let pins = self.settings.pins.as_deref();
+        let pins = self.pins.as_deref();
         self.groups.retain(|endpoint, group| {
             let nobodys = endpoint.address.port() == port && group.members.is_empty();
             if nobodys {
@@ -197,21 +227,29 @@ impl Steering {
     /// Whether connections are held where no worker takes them.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.settings.hold && self.settings.policies.connections() != Policy::Kernel
+        self.hold && self.policies.connections() != Policy::Kernel
     }
 
     /// For a fleet of this many slots from the next table on.
     pub fn set_slots(&mut self, slots: u32) {
-        self.settings.slots = slots;
-        for group in self.groups.values_mut() {
-            group.slots = slots;
-        }
+        self.aim.slots = slots;
+    }
+
+    /// By these weights from the next table on; 1 where none is given.
+    pub fn set_weights(&mut self, weights: BTreeMap<u32, u16>) {
+        self.aim.weights = weights;
+    }
+
+    /// The policies in force.
+    #[must_use]
+    pub fn policies(&self) -> Policies {
+        self.policies
     }
 
     /// What steers groups of this protocol in place of our program.
     fn object(&self, protocol: Protocol) -> Option<&Object> {
-        let given = protocol == Protocol::Udp && self.settings.policies.datagrams.is_some();
-        self.settings.object.as_ref().filter(|_| !given)
+        let given = protocol == Protocol::Udp && self.policies.datagrams.is_some();
+        self.object.as_ref().filter(|_| !given)
     }
 
     /// The policy of a group.
@@ -221,8 +259,8 @@ impl Steering {
             return Policy::RoundRobin;
         }
         match protocol {
-            Protocol::Tcp => self.settings.policies.connections(),
-            Protocol::Udp => self.settings.policies.datagrams(),
+            Protocol::Tcp => self.policies.connections(),
+            Protocol::Udp => self.policies.datagrams(),
         }
     }
 
@@ -234,22 +272,18 @@ impl Steering {
     }
 
     fn load(&mut self, protocol: Protocol) -> Result<(Program, Option<String>), Failure> {
-        let name = self
-            .settings
-            .pins
-            .is_some()
-            .then(|| format!("g{}", self.next_pins));
-        self.next_pins += 1;
-        Ok((self.load_from(protocol, name.as_deref())?, name))
+        self.load_kind(kind(protocol, self.policy(protocol)))
     }
 
-    fn load_from(&self, protocol: Protocol, name: Option<&str>) -> Result<Program, Failure> {
-        let kind = match (protocol, self.policy(protocol)) {
-            (Protocol::Udp, _) => Kind::Datagrams { flows: FLOWS },
-            (Protocol::Tcp, Policy::LeastConn) => Kind::LeastConn,
-            (Protocol::Tcp, _) => Kind::Connections,
-        };
-        let pins = match (&self.settings.pins, name) {
+    fn load_kind(&mut self, kind: Kind) -> Result<(Program, Option<String>), Failure> {
+        let pinned = self.pins.is_some();
+        let name = pinned.then(|| format!("g{}", self.next_pins));
+        self.next_pins += 1;
+        Ok((self.load_from(kind, name.as_deref())?, name))
+    }
+
+    fn load_from(&self, kind: Kind, name: Option<&str>) -> Result<Program, Failure> {
+        let pins = match (&self.pins, name) {
             (Some(pins), Some(name)) => Some(pins.join(name)),
             _ => None,
         };
@@ -263,7 +297,7 @@ impl Steering {
                 )
             })?;
         }
-        match self.object(protocol) {
+        match self.object(kind.protocol()) {
             Some(object) => object.load(pins.as_deref()),
             None => Program::load(kind, pins.as_deref()),
         }
@@ -281,7 +315,6 @@ impl Steering {
             policy,
             program,
             pins,
-            slots: self.settings.slots,
             members: BTreeMap::new(),
             remembered: Vec::new(),
             places: 0,
@@ -290,8 +323,8 @@ impl Steering {
             unattached: Vec::new(),
             deserted: None,
             abandoned: false,
-            early: self.settings.early || self.settings.hold,
-            holds: self.settings.hold,
+            early: self.early || self.hold,
+            holds: self.hold,
             holding: None,
             uid,
         };
@@ -404,14 +437,18 @@ impl Steering {
         }
         if group.program.is_some() {
             group.unattached.push(socket);
+        } else {
+            // There may be one on a socket that listened before the policy became `kernel`, and was
+            // not known then.
+            let _ = Program::detach(&socket);
         }
         group.places = group.places.max(index + 1);
         group.members.insert(index, member);
         if group.remembered.is_empty() {
-            if self.gathering && group.only_grows(&self.ready) {
+            if self.gathering && group.only_grows(&self.aim) {
                 group.due = true;
             } else {
-                self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
+                self.handed_over |= group.steer(endpoint, &self.aim, &self.own)?;
             }
         }
         Ok(true)
@@ -431,7 +468,7 @@ impl Steering {
     pub fn install_gathered(&mut self) -> Result<(), Failure> {
         self.gathering = false;
         for (endpoint, group) in self.groups.iter_mut().filter(|(_, group)| group.due) {
-            self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
+            self.handed_over |= group.steer(endpoint, &self.aim, &self.own)?;
         }
         Ok(())
     }
@@ -441,13 +478,13 @@ impl Steering {
     /// # Errors
     /// When the kernel refuses a table or the program.
     pub fn set_ready(&mut self, workers: &[WorkerId]) -> Result<(), Failure> {
-        self.ready = workers.to_vec();
+        self.aim.ready = workers.to_vec();
         for (endpoint, group) in &mut self.groups {
-            if self.gathering && group.only_grows(&self.ready) {
+            if self.gathering && group.only_grows(&self.aim) {
                 group.due = true;
                 continue;
             }
-            self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
+            self.handed_over |= group.steer(endpoint, &self.aim, &self.own)?;
         }
         Ok(())
     }
@@ -491,7 +528,7 @@ impl Steering {
             if let Some(holding) = &mut group.holding {
                 holding.waits |= waits(holding.cookie);
             }
-            self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
+            self.handed_over |= group.steer(endpoint, &self.aim, &self.own)?;
         }
         Ok(())
     }
@@ -500,10 +537,10 @@ impl Steering {
     /// ready: a server may open ever new ports, and each group costs a handful of descriptors. What
     /// is held there is held for less.
     pub fn forget_deserted(&mut self, now: Instant) {
-        if self.ready.is_empty() {
+        if self.aim.ready.is_empty() {
             return;
         }
-        let pins = self.settings.pins.as_deref();
+        let pins = self.pins.as_deref();
         self.groups.retain(|_, group| {
             if !group.members.is_empty() {
                 group.deserted = None;
@@ -544,7 +581,7 @@ impl Steering {
                     program.clear_member(index);
                 }
             }
-            self.handed_over |= group.steer(endpoint, &self.ready, &*self.mark)?;
+            self.handed_over |= group.steer(endpoint, &self.aim, &self.own)?;
         }
         Ok(())
     }
@@ -556,12 +593,25 @@ impl Steering {
     }
 }
 
+/// The kind of program for a group.
+fn kind(protocol: Protocol, policy: Policy) -> Kind {
+    match (protocol, policy) {
+        (Protocol::Udp, _) => Kind::Datagrams { flows: FLOWS },
+        (Protocol::Tcp, Policy::LeastConn) => Kind::LeastConn,
+        (Protocol::Tcp, _) => Kind::Connections,
+    }
+}
+
 /// Removes what there is besides a group that is forgotten.
 fn forget(pins: Option<&Path>, account: Option<&mut Account>, group: &mut Group) {
     if let (Some(account), Some(books)) = (account, group.books_mut()) {
         account.close(books);
     }
-    if let (Some(pins), Some(name)) = (pins, &group.pins) {
+    remove_pins(pins, group.pins.as_deref());
+}
+
+fn remove_pins(pins: Option<&Path>, name: Option<&str>) {
+    if let (Some(pins), Some(name)) = (pins, name) {
         // A leftover is removed with all others at the end.
         let _ = fs::remove_dir_all(pins.join(name));
     }
@@ -570,7 +620,7 @@ fn forget(pins: Option<&Path>, account: Option<&mut Account>, group: &mut Group)
 impl fmt::Debug for Steering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Steering")
-            .field("settings", &self.settings)
+            .field("policies", &self.policies)
             .field("groups", &self.groups)
             .finish_non_exhaustive()
     }

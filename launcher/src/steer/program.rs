@@ -14,13 +14,21 @@ use launcher_common::{
 };
 
 use super::{Counted, account::Books, measure::RunTime};
-use crate::{failure::Failure, sys::privilege::ebpf_failure};
+use crate::{
+    failure::Failure,
+    sys::{listeners::Protocol, privilege::ebpf_failure},
+};
 
 /// The compiled program; see `launcher-ebpf/src/bin/steer.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("BPF_DIR"), "/steer.o"));
 
 /// The group's own counters stand behind those of its members.
 const GROUP: u32 = MEMBERS_MAX as u32;
+
+/// The program for [`Kind::Connections`], where connections can be followed when they move.
+const CONNECTIONS: &str = "steer";
+/// That for [`Kind::LeastConn`].
+const LEAST: &str = "steer_least";
 
 /// What a program decides about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +45,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// What it is a program for.
+    pub(super) fn protocol(self) -> Protocol {
+        match self {
+            Self::Connections | Self::LeastConn => Protocol::Tcp,
+            Self::Datagrams { .. } => Protocol::Udp,
+        }
+    }
+
     fn flows(self) -> u32 {
         match self {
             Self::Connections | Self::LeastConn => 1,
@@ -157,6 +173,34 @@ impl Program {
             name,
             migrates,
         })
+    }
+
+    /// Has the program of this kind decide, once it is attached: on the same maps, so that nothing else
+    /// changes. Between [`Kind::Connections`] and [`Kind::LeastConn`] only.
+    ///
+    /// # Errors
+    /// When it can't be loaded; then nothing has changed.
+    pub(super) fn switch(&mut self, kind: Kind) -> Result<(), Failure> {
+        let loaded = match kind {
+            Kind::LeastConn => load_program(&mut self.ebpf, LEAST),
+            Kind::Connections => load_program(&mut self.ebpf, CONNECTIONS),
+            Kind::Datagrams { .. } => return Ok(()),
+        };
+        loaded.map_err(|error| ebpf_failure("cannot load eBPF (steering)", &error))?;
+        self.name = match kind {
+            Kind::LeastConn => LEAST,
+            _ => CONNECTIONS,
+        }
+        .into();
+        Ok(())
+    }
+
+    /// Takes any program off the reuseport group that `socket` belongs to.
+    ///
+    /// # Errors
+    /// `ENOENT` when there is none.
+    pub(super) fn detach(socket: &impl AsFd) -> Result<(), ProgramError> {
+        SkReuseport::detach(socket)
     }
 
     /// Empties every place of the socket array but these.
@@ -370,11 +414,11 @@ fn load(kind: Kind, pins: Option<&Path>) -> Result<Program, LoadError> {
         }
         // Before Linux 5.14 connections can't be followed when they move.
         Kind::LeastConn => {
-            load_program(&mut ebpf, "steer_least")?;
-            "steer_least"
+            load_program(&mut ebpf, LEAST)?;
+            LEAST
         }
-        Kind::Connections => match load_program(&mut ebpf, "steer") {
-            Ok(()) => "steer",
+        Kind::Connections => match load_program(&mut ebpf, CONNECTIONS) {
+            Ok(()) => CONNECTIONS,
             // Before Linux 5.14 the attach type that allows migration is unknown.
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.raw_os_error() == Some(libc::EINVAL) =>
@@ -394,5 +438,9 @@ fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), ProgramError> {
         .program_mut(name)
         .ok_or(ProgramError::UnexpectedProgramType)?;
     let program: &mut SkReuseport = program.try_into()?;
-    program.load()
+    match program.load() {
+        // By an earlier change of the policy.
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        loaded => loaded,
+    }
 }

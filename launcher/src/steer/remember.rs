@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use launcher_common::HOLD;
 use serde::{Deserialize, Serialize};
 
-use super::{Steering, group::Holding};
+use super::{Steering, group::Holding, kind};
 use crate::{
     failure::Failure,
     policy::Policy,
@@ -77,14 +77,15 @@ impl Steering {
         ready: Vec<WorkerId>,
         mut holding: Vec<(Endpoint, OwnedFd)>,
     ) -> Result<(), Failure> {
-        self.ready = ready;
+        self.aim.ready = ready;
         self.past.extend(remembered.past.iter().copied());
         for was in &remembered.groups {
             let policy = self.policy(was.endpoint.protocol);
             if policy == Policy::Kernel {
                 continue;
             }
-            let mut program = self.load_from(was.endpoint.protocol, was.pins.as_deref())?;
+            let mut program =
+                self.load_from(kind(was.endpoint.protocol, policy), was.pins.as_deref())?;
             let held = holding
                 .iter()
                 .position(|(endpoint, _)| *endpoint == was.endpoint)

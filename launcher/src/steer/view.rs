@@ -55,7 +55,7 @@ impl Steering {
     /// The workers that are steered to.
     #[must_use]
     pub fn ready(&self) -> &[WorkerId] {
-        &self.ready
+        &self.aim.ready
     }
 
     /// The TCP ports that a worker listens on.
@@ -130,7 +130,7 @@ impl Steering {
     pub fn counts(&self) -> bool {
         match self.object(Protocol::Tcp) {
             Some(object) => object.counts(),
-            None => self.settings.policies.steers(),
+            None => self.policies.steers(),
         }
     }
 

@@ -46,6 +46,32 @@ pub fn machine(root: &Path) -> Machine {
     }
 }
 
+/// Every CPU that the kernel shows, also those that the calling thread may not run on: a number, a NUMA
+/// node, a package and a core within the package. An unknown node is `u32::MAX`; the rest is as for
+/// [`Machine::cpus`].
+#[must_use]
+pub fn topology(root: &Path) -> Vec<(u32, u32, u32, u32)> {
+    let numbered = |directory: &Path, prefix: &str| -> Vec<u32> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let number = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            name.to_str()?.strip_prefix(prefix)?.parse().ok()
+        };
+        entries.filter_map(number).collect()
+    };
+    let directory = root.join("sys/devices/system/cpu");
+    let mut cpus = numbered(&directory, "cpu");
+    cpus.sort_unstable();
+    cpus.into_iter()
+        .map(|cpu| {
+            let nodes = numbered(&directory.join(format!("cpu{cpu}")), "node");
+            let (_, package, core) = locate(root, cpu);
+            let node = nodes.first().copied().unwrap_or(u32::MAX);
+            (cpu, node, package, core)
+        })
+        .collect()
+}
+
 /// The CPUs that the calling thread may run on, ascending.
 fn affinity() -> Vec<u32> {
     // Fails on a kernel for more than 1024 CPUs, the size of the set.

@@ -1,33 +1,61 @@
 //! A listening socket that may join the workers' groups.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    fs::File,
+    io::{self, Read as _, Write as _},
+    os::fd::{AsRawFd as _, OwnedFd},
+};
 
-use nix::unistd::{Uid, setfsuid};
+use nix::{
+    sys::wait::waitpid,
+    unistd::{ForkResult, Uid, fork, setfsuid},
+};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat},
+    io::Errno,
+    process::{PidfdGetfdFlags, pidfd_getfd},
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::listeners::Endpoint;
+use super::{cgroup::open_pidfd, listeners::Endpoint};
 
 /// The backlog asked for; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
 
-/// Marks a socket as one of the fleet, so that the workers may share its address.
+/// The cgroup in which a socket is made. It exists for that moment only.
+const BIRTHPLACE: &str = "holding";
+
+/// Does something to a socket before it is bound.
 pub type Mark = dyn Fn(&OwnedFd) -> io::Result<()>;
 
 /// Listens on `endpoint` with a socket that belongs to `uid`: the kernel lets only sockets of one
 /// owner share an address (`sk_reuseport_match` compares `sk_uid`, which is the file-system uid at
-/// the time of socket(2)). It is marked before it is bound.
+/// the time of socket(2)). It is marked before it is bound. With a cgroup's directory it is made in there,
+/// for the programs that are attached to it: they are called for a socket of that cgroup, and for its
+/// connections, whoever has it.
 ///
 /// # Errors
 /// Those of the system calls: `EADDRINUSE` when the address belongs to somebody else.
-pub fn listen_as(endpoint: &Endpoint, uid: u32, mark: &Mark) -> io::Result<OwnedFd> {
-    let own = setfsuid(Uid::from_raw(uid));
-    let socket = Socket::new(
-        Domain::for_address(endpoint.address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    );
-    setfsuid(own);
-    let socket = OwnedFd::from(socket?);
+pub fn listen_as(
+    endpoint: &Endpoint,
+    uid: u32,
+    cgroup: Option<&File>,
+    mark: &dyn Fn(&OwnedFd) -> io::Result<()>,
+) -> io::Result<OwnedFd> {
+    let make = || {
+        let own = setfsuid(Uid::from_raw(uid));
+        let socket = Socket::new(
+            Domain::for_address(endpoint.address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        );
+        setfsuid(own);
+        Ok(OwnedFd::from(socket?))
+    };
+    let socket = match cgroup {
+        None => make()?,
+        Some(cgroup) => make_in(cgroup, make)?,
+    };
     mark(&socket)?;
     let socket = Socket::from(socket);
     socket.set_reuse_port(true)?;
@@ -40,6 +68,72 @@ pub fn listen_as(endpoint: &Endpoint, uid: u32, mark: &Mark) -> io::Result<Owned
     socket.bind(&SockAddr::from(endpoint.address))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Makes a socket in a cgroup below this one, which may have none of its own processes.
+fn make_in(cgroup: &File, make: impl Fn() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    match mkdirat(cgroup, BIRTHPLACE, Mode::RWXU) {
+        // One that was killed may have left it.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let made = make_at_birthplace(cgroup, make);
+    // The socket keeps what it needs of it. At worst the next one finds it.
+    let _ = unlinkat(cgroup, BIRTHPLACE, AtFlags::REMOVEDIR);
+    made
+}
+
+/// A process belongs to a cgroup, not a thread, so it is another process that makes the socket, and shows
+/// it to us until we have a copy.
+fn make_at_birthplace(
+    cgroup: &File,
+    make: impl Fn() -> io::Result<OwnedFd>,
+) -> io::Result<OwnedFd> {
+    let procs = format!("{BIRTHPLACE}/cgroup.procs");
+    let mut procs = File::from(openat(
+        cgroup,
+        &*procs,
+        OFlags::WRONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?);
+    let (mut answer, mut tell) = io::pipe()?;
+    let (mut until, hold) = io::pipe()?;
+    // SAFETY: another thread may hold a lock, of the allocator for one, so the child makes system calls
+    // only: none of what it calls allocates.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            drop(hold);
+            let made = procs.write_all(b"0").and_then(|()| make());
+            let told = match &made {
+                Ok(socket) => socket.as_raw_fd(),
+                Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+            };
+            // If nobody listens any more there is nobody to tell it to.
+            let _ = tell.write_all(&told.to_ne_bytes());
+            // Until the other side is closed.
+            let _ = until.read(&mut [0]);
+            // SAFETY: ends this process without running what is the parent's to run.
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => {
+            drop((tell, until));
+            let mut told = [0; 4];
+            let copied =
+                answer
+                    .read_exact(&mut told)
+                    .and_then(|()| match i32::from_ne_bytes(told) {
+                        error @ ..0 => Err(io::Error::from_raw_os_error(-error)),
+                        fd => {
+                            let child = open_pidfd(child.as_raw().cast_unsigned())?;
+                            Ok(pidfd_getfd(&child, fd, PidfdGetfdFlags::empty())?)
+                        }
+                    });
+            drop(hold);
+            // Its end is awaited here, or it would seem to be a worker's.
+            waitpid(child, None)?;
+            copied
+        }
+    }
 }
 
 #[cfg(test)]
@@ -61,12 +155,12 @@ mod tests {
             v6only: false,
             device: None,
         };
-        let first = listen_as(&endpoint, uid, &|_| Ok(())).expect("a free port");
+        let first = listen_as(&endpoint, uid, None, &|_| Ok(())).expect("a free port");
         let Ok(Inspected::Endpoint(bound)) = inspect(&first) else {
             panic!("it does not listen");
         };
         endpoint.address = bound.address;
-        let second = listen_as(&endpoint, uid, &|_| Ok(())).expect("a shared port");
+        let second = listen_as(&endpoint, uid, None, &|_| Ok(())).expect("a shared port");
         for socket in [first, second] {
             assert_eq!(fstat(&socket).expect("a socket").st_uid, uid);
         }

@@ -15,7 +15,8 @@ use aya_ebpf::{
     programs::SkReuseportContext,
 };
 use launcher_common::{
-    Chosen, Counters, HOLD, MEMBERS_MAX, Policy, Table, choose, choose_least, source_key,
+    Chosen, Counters, HOLD, MEMBERS_MAX, Policy, Table, choose, choose_least, cpu_number,
+    source_key,
 };
 use launcher_ebpf::fetch_add;
 
@@ -221,7 +222,8 @@ fn number(ctx: &SkReuseportContext, table: &Table, turns: u32) -> u32 {
         )
     } else if policy == Policy::Cpu as u32 {
         // SAFETY: the helper only reads a number.
-        unsafe { bpf_get_smp_processor_id() }
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        cpu_number(cpu, ctx.hash(), table.rounds)
     } else if policy == Policy::Random as u32 {
         // SAFETY: the helper only makes a number.
         unsafe { bpf_get_prandom_u32() }

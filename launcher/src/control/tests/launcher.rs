@@ -43,6 +43,7 @@ pub(super) fn snapshot(name: &str) -> Snapshot {
         steering: Steering {
             backend: "ebpf".into(),
             policy: "hash".into(),
+            policy_udp: "hash".into(),
             migration: true,
         },
         hold: true,

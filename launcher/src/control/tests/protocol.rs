@@ -53,6 +53,17 @@ fn requests() -> Vec<(Request, &'static str)> {
             },
             r#"{"verb":"hint","slot":0,"generation":3,"value":18446744073709551615}"#,
         ),
+        (
+            Request::Weight { slot: 1, weight: 3 },
+            r#"{"verb":"weight","slot":1,"weight":3}"#,
+        ),
+        (
+            Request::Steer {
+                policy: "source:24/56".to_owned(),
+                udp: false,
+            },
+            r#"{"verb":"steer","policy":"source:24/56","udp":false}"#,
+        ),
         (Request::Upgrade {}, r#"{"verb":"upgrade"}"#),
         (
             Request::Send {
@@ -80,6 +91,9 @@ fn requests_are_short() {
     // What may be left out.
     let reload = Request::parse(br#"{"verb":"reload"}"#).unwrap();
     assert_eq!(reload, Request::reload(None));
+    let steer = Request::parse(br#"{"verb":"steer","policy":"hash"}"#).unwrap();
+    let (policy, udp) = ("hash".to_owned(), false);
+    assert_eq!(steer, Request::Steer { policy, udp });
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod reload;
 mod scale;
 mod stop;
 mod takeover;
+mod weight;
 mod world;
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ fn resumed(worker: WorkerId, ready: bool) -> Resumed {
 
 fn start(workers: u32, resumed: Vec<Resumed>) -> (Bench, Vec<Effect>) {
     let mut bench = Bench {
-        fleet: Fleet::resume(settings(workers), resumed, [(0, 7), (1, 5)], false),
+        fleet: Fleet::resume(settings(workers), resumed, [(0, 7), (1, 5)], [], false),
         now: Duration::from_secs(1),
     };
     let effects = bench.step(Event::Start);

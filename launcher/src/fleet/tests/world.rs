@@ -95,6 +95,7 @@ fn request() -> impl Strategy<Value = Request> {
         3 => (0..5u32).prop_map(Request::Restart),
         3 => (0..5u32).prop_map(Request::Drain),
         2 => (0..5u32).prop_map(Request::Undrain),
+        3 => (0..5u32, 0..4u16).prop_map(|(slot, weight)| Request::Weigh { slot, weight }),
     ]
 }
 
@@ -305,6 +306,8 @@ impl World {
         for slot in 0..5 {
             let undrain = Disturbance::Ask(Request::Undrain(slot));
             self.schedule(0, Happening::Disturb(undrain));
+            let weigh = Disturbance::Ask(Request::Weigh { slot, weight: 1 });
+            self.schedule(0, Happening::Disturb(weigh));
         }
     }
 
@@ -398,8 +401,8 @@ impl World {
             tree.any_lives = false;
         }
         let generations = referee.take_over(self.now, settings.clone(), &resumed);
-        let ever_healthy = fleet.ever_healthy();
-        *fleet = Fleet::resume(settings, resumed, generations, ever_healthy);
+        let (weights, ever_healthy) = (fleet.weights(), fleet.ever_healthy());
+        *fleet = Fleet::resume(settings, resumed, generations, weights, ever_healthy);
     }
 }
 

@@ -79,7 +79,6 @@ fn maps_must_have_the_sizes_of_the_interface() {
 #[test]
 fn other_objects_are_none() {
     let ours = |name: &str| fs::read(format!("{OURS}/{name}.o")).unwrap();
-    assert_eq!(refusal(ours("bench")), "it has no map MEMBERS");
     let why = refusal(ours("steer"));
     assert!(why.starts_with("it has several programs, steer, "), "{why}");
     let why = refusal(changed(

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::{Quota, affinity, locate, machine, quota};
+use super::{Quota, affinity, locate, machine, quota, topology};
 
 /// A machine's files below a temporary directory.
 struct Tree(tempfile::TempDir);
@@ -205,4 +205,23 @@ fn this_machine_has_cpus() {
         .collect();
     assert!(!cpus.is_empty());
     assert_eq!(cpus, affinity());
+}
+
+#[test]
+fn every_cpu_has_its_place() {
+    let tree = Tree::new("", "")
+        .with(
+            "sys/devices/system/cpu/cpu1/topology/physical_package_id",
+            "1\n",
+        )
+        .with("sys/devices/system/cpu/cpu1/topology/core_id", "4\n")
+        .with("sys/devices/system/cpu/cpu1/node2/cpulist", "1\n")
+        .with("sys/devices/system/cpu/cpu0/online", "1\n")
+        .with("sys/devices/system/cpu/cpufreq/boost", "0\n");
+    let unknown = u32::MAX;
+    assert_eq!(
+        topology(tree.root()),
+        [(0, unknown, unknown, 0), (1, 2, 1, 4)]
+    );
+    assert_eq!(topology(Path::new("/none")), []);
 }

@@ -63,11 +63,20 @@ pub(super) struct SlotAccount {
     /// The worker of the last replacement, as long as that isn't over.
     pub(super) replacement: Option<WorkerId>,
     pub(super) parked: bool,
+    /// Where it is not 1.
+    pub(super) weight: Option<u16>,
     pub(super) failures: Failures,
     /// When the current failure's restart may come; the end where nothing may hold it up.
     pub(super) restart: Option<(Duration, Option<Duration>)>,
     /// Before it, the worker isn't replaced unasked.
     pub(super) held_until: Duration,
+}
+
+impl SlotAccount {
+    /// Whether people let it take connections.
+    pub(super) fn is_open(&self) -> bool {
+        !self.parked && self.weight != Some(0)
+    }
 }
 
 /// A request that is being carried out.
@@ -89,6 +98,8 @@ pub(super) struct Ledger {
     pub(super) workers: BTreeMap<WorkerId, Account>,
     pub(super) slots: BTreeMap<u32, SlotAccount>,
     pub(super) job: Option<JobAccount>,
+    /// A weight has changed since the steer set was told.
+    pub(super) reweighed: bool,
     pub(super) ever_healthy: bool,
     /// Nothing is started any more.
     pub(super) stopping: bool,
@@ -103,6 +114,7 @@ impl Ledger {
             workers: BTreeMap::new(),
             slots: BTreeMap::new(),
             job: None,
+            reweighed: false,
             ever_healthy: false,
             stopping: false,
         }
@@ -143,7 +155,7 @@ impl Ledger {
         if self.stopping {
             return Vec::new();
         }
-        let open = self.slots.values().filter(|slot| !slot.parked);
+        let open = self.slots.values().filter(|slot| slot.is_open());
         let willing: Vec<WorkerId> = open
             .filter_map(|slot| slot.current)
             .filter(|worker| self.is_current_and_ready(*worker))
@@ -324,6 +336,11 @@ impl Ledger {
                 }
             }
             Request::Undrain(slot) => self.slot(slot).parked = false,
+            Request::Weigh { slot, weight } => {
+                let weight = Some(weight).filter(|weight| *weight != 1);
+                let before = std::mem::replace(&mut self.slot(slot).weight, weight);
+                self.reweighed |= before != weight;
+            }
         }
     }
 
@@ -338,6 +355,7 @@ impl Ledger {
         for number in removed {
             let slot = self.slot(number);
             (slot.restart, slot.replacement) = (None, None);
+            slot.weight = None;
             (slot.failures, slot.held_until) = (Failures::default(), Duration::ZERO);
             let drain_timeout = self.settings.drain_timeout;
             self.clear(now, number, drain_timeout);
@@ -406,7 +424,9 @@ impl Ledger {
             );
         }
         for (number, slot) in slots {
-            self.slot(number).generation = slot.generation;
+            let weight = slot.weight.filter(|_| number < self.wanted);
+            let account = self.slot(number);
+            (account.generation, account.weight) = (slot.generation, weight);
         }
         let mut best: BTreeMap<u32, (bool, WorkerId)> = BTreeMap::new();
         for Resumed {
@@ -439,8 +459,11 @@ impl Ledger {
             }
         }
         let mut kept = self.slots.range(..self.wanted).map(|(_, slot)| slot);
-        if kept.all(|slot| slot.parked) {
-            self.slots.values_mut().for_each(|slot| slot.parked = false);
+        if kept.all(|slot| !slot.is_open()) {
+            for slot in self.slots.values_mut() {
+                slot.parked = false;
+                slot.weight = slot.weight.filter(|weight| *weight != 0);
+            }
         }
         for Resumed { worker, .. } in resumed {
             if !self.has_place(*worker) {

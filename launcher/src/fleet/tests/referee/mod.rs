@@ -3,7 +3,7 @@
 
 mod ledger;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::{Account, Ledger};
 
@@ -53,6 +53,20 @@ impl Referee {
         let generations = slots.map(|(slot, it)| (*slot, it.generation)).collect();
         self.ledger = ledger;
         generations
+    }
+
+    /// Whether people let this slot take connections.
+    fn is_open(&self, slot: u32) -> bool {
+        let slot = self.ledger.slots.get(&slot);
+        slot.is_none_or(ledger::SlotAccount::is_open)
+    }
+
+    /// The weights that are not 1.
+    pub(super) fn weights(&self) -> BTreeMap<u32, u16> {
+        let slots = self.ledger.slots.iter();
+        slots
+            .filter_map(|(slot, it)| Some((*slot, it.weight?)))
+            .collect()
     }
 
     pub(super) fn is_parked(&self, slot: u32) -> bool {
@@ -172,7 +186,9 @@ impl Referee {
             Refusal::TooManySlots => scale(|workers| workers > 256),
             Refusal::NoSuchSlot { slot, .. } => unknown(slot),
             Refusal::LastWorker => match request {
-                Request::Drain(slot) => self.steered.iter().all(|worker| worker.slot == slot),
+                Request::Weigh { slot, weight: 0 } | Request::Drain(slot) => {
+                    self.steered.iter().all(|worker| worker.slot == slot)
+                }
                 _ => scale(|_| true) && !self.steered.is_empty(),
             },
         };
@@ -240,14 +256,15 @@ impl Referee {
     }
 
     fn check_steer(&mut self, workers: &[WorkerId]) {
-        assert_ne!(workers, self.steered, "no change");
+        let reweighed = std::mem::take(&mut self.ledger.reweighed);
+        assert!(reweighed || workers != self.steered, "no change");
         // Who isn't steered to any more has a successor, or a reason of its own.
         let stays = |slot| workers.iter().any(|worker| worker.slot == slot);
         for gone in self.steered.iter().filter(|it| !workers.contains(it)) {
             let account = &self.ledger.workers[gone];
             let reason = account.failed_at.is_some()
                 || account.ails()
-                || self.is_parked(gone.slot)
+                || !self.is_open(gone.slot)
                 || gone.slot >= self.ledger.wanted
                 || !self.is_running();
             assert!(reason || stays(gone.slot), "{gone} is lost: {account:?}");
@@ -411,7 +428,9 @@ impl Referee {
                     assert!(self.is_ready(current), "{current}");
                 }
             }
-            Request::Drain(_) | Request::Undrain(_) => panic!("no operation"),
+            Request::Drain(_) | Request::Undrain(_) | Request::Weigh { .. } => {
+                panic!("no operation")
+            }
         }
     }
 
@@ -444,6 +463,8 @@ impl Referee {
     fn check_state(&self, now: Duration, fleet: &mut Fleet) {
         assert_eq!(self.steered, self.ledger.steer_set(), "the steer set");
         assert_eq!(fleet.steered(), self.steered);
+        assert!(!self.ledger.reweighed, "weights that nobody was told of");
+        assert_eq!(fleet.weights(), self.weights());
         assert_eq!(fleet.workers_wanted(), self.ledger.wanted);
         assert_eq!(fleet.operation().is_some(), self.ledger.job.is_some());
         let alive = self.ledger.workers.iter();

@@ -1,5 +1,9 @@
 //! `least-conn`: what the kernel counts as open connections of each worker.
 
+mod even;
+mod moves;
+mod passed_on;
+
 use std::{
     collections::BTreeMap,
     net::{Shutdown, TcpStream},
