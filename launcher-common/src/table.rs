@@ -140,13 +140,24 @@ const _: () = assert!(size_of::<Flow>() == 40);
 pub struct FlowState {
     /// The member's index in the socket array.
     pub member: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// The number of that member's socket when it was chosen: whoever has its place by then, a flow stays
+    /// only with that one. 0 is no socket's.
+    pub socket: u32,
     /// When its last datagram came: ns of the monotonic clock, as coarse as its tick.
     pub last: u64,
 }
 
 const _: () = assert!(size_of::<FlowState>() == 16);
+
+impl FlowState {
+    /// Whether the flow still stays with its member, whose place belongs to the socket with this number
+    /// (0: to nobody with whom flows stay). It does not say whether that one can be selected.
+    #[inline(always)]
+    #[must_use]
+    pub fn stays(&self, socket: u32, now: u64, timeout: u64) -> bool {
+        socket != 0 && socket == self.socket && now.saturating_sub(self.last) < timeout
+    }
+}
 
 /// Where a probe comes from: the launcher's own connections to one worker through the shared port
 /// are told by their source, which no other connection can have as long as they last.

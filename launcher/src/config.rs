@@ -43,6 +43,10 @@ pub struct Plan {
     /// The eBPF object whose program steers in place of ours: absolute. It is read at the start of the
     /// launcher.
     pub steer_object: Option<PathBuf>,
+    /// How long a UDP flow may be idle and still stay with its worker; not 0. `None`: none stays.
+    pub udp_flow_timeout: Option<Duration>,
+    /// How many UDP flows of a port stay with their workers: 1024 to 1048576.
+    pub udp_flows: u32,
     /// Which ports are captured.
     pub ports: Ports,
     /// Whether TCP connections wait while no worker takes any.
@@ -120,6 +124,8 @@ impl Plan {
             steer,
             steer_udp,
             steer_object,
+            udp_flow_timeout,
+            udp_flows,
             ports,
             no_hold,
             ready,
@@ -171,6 +177,8 @@ impl Plan {
             workers_reason,
             policies,
             steer_object: steer_object.map(|file| current.join(file)),
+            udp_flow_timeout: udp_flow_timeout.0,
+            udp_flows,
             ports: if ports.is_empty() {
                 Ports::All
             } else {

@@ -1,6 +1,7 @@
 //! What the shared code promises.
 
 mod choose;
+mod flows;
 mod least;
 mod load;
 mod source;

@@ -9,6 +9,12 @@ const AGE_MAX: Duration = Duration::from_hours(365 * 24);
 /// The smallest size, in bytes: no process needs less, so every worker would be over it.
 const SIZE_MIN: u64 = 1 << 20;
 
+/// The smallest flow table: each CPU keeps up to 128 entries in reserve (`LOCAL_FREE_TARGET` of
+/// `kernel/bpf/bpf_lru_list.c`), for which a smaller one would evict what is in use.
+const FLOWS_MIN: u32 = 1_024;
+/// The largest one: 120 MiB, and status takes 0.15 s to count so many.
+const FLOWS_MAX: u32 = 1 << 20;
+
 /// A time limit; `None` where the option lifts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeLimit(pub Option<Duration>);
@@ -45,6 +51,22 @@ pub(super) fn duration_or_off(text: &str) -> Result<TimeLimit, String> {
         "off" => Ok(TimeLimit(None)),
         _ => limit(duration_above_zero(text), "off"),
     }
+}
+
+/// As [`duration_or_off`], and 0 is off, too.
+pub(super) fn flow_timeout(text: &str) -> Result<TimeLimit, String> {
+    match duration(text) {
+        Ok(Duration::ZERO) => Ok(TimeLimit(None)),
+        _ => duration_or_off(text),
+    }
+}
+
+/// Parses the size of a flow table.
+pub(super) fn flows(text: &str) -> Result<u32, String> {
+    decimal(text)
+        .and_then(|number| u32::try_from(number).ok())
+        .filter(|number| (FLOWS_MIN..=FLOWS_MAX).contains(number))
+        .ok_or_else(|| format!("allowed: a whole number from {FLOWS_MIN} to {FLOWS_MAX}"))
 }
 
 fn limit(duration: Result<Duration, String>, word: &str) -> Result<TimeLimit, String> {
@@ -125,6 +147,20 @@ pub(super) fn decimal(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flow_tables() {
+        let off = Ok(TimeLimit(None));
+        assert_eq!((flow_timeout("0"), flow_timeout("off")), (off.clone(), off));
+        let limit = TimeLimit(Some(Duration::from_millis(1)));
+        assert_eq!(flow_timeout("1ms"), Ok(limit));
+        assert!(flow_timeout("-1").unwrap_err().contains("or off"));
+        assert_eq!((flows("1024"), flows("1048576")), (Ok(1_024), Ok(1 << 20)));
+        for wrong in ["0", "1023", "1048577", "4294967296", "64k", ""] {
+            let why = "allowed: a whole number from 1024 to 1048576";
+            assert_eq!(flows(wrong).unwrap_err(), why, "{wrong}");
+        }
+    }
 
     #[test]
     fn durations() {

@@ -8,7 +8,7 @@ use super::{
     policies::PolicyParser,
     quantities::{
         TimeLimit, age, duration, duration_above_zero, duration_or_infinite, duration_or_off,
-        positive, size,
+        flow_timeout, flows, positive, size,
     },
     values::{Check, PortSpec, Ready, StopSignal},
 };
@@ -102,6 +102,27 @@ pub struct Run {
     /// it must have
     #[arg(long, value_name = "FILE", conflicts_with = "steer", help_heading = CONNECTIONS)]
     pub steer_object: Option<PathBuf>,
+    /// Time a UDP flow may be silent and still stay with its worker, under hash and source. A worker
+    /// that is replaced goes when none of its flows is left, or at --drain-timeout: for clients that
+    /// ask once (DNS), turn this off, or deal out by round-robin
+    #[arg(
+        long,
+        value_name = "DURATION|off",
+        default_value = "20s",
+        value_parser = flow_timeout,
+        help_heading = CONNECTIONS
+    )]
+    pub udp_flow_timeout: TimeLimit,
+    /// How many UDP flows of a port stay with their workers, at 120 bytes of memory each (8 MiB for
+    /// the default); those that were silent for longest make room for others
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "65536",
+        value_parser = flows,
+        help_heading = CONNECTIONS
+    )]
+    pub udp_flows: u32,
     /// Share only this port; may be repeated [default: every port the command binds by number]
     #[arg(
         long = "port",

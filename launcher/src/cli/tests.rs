@@ -59,6 +59,10 @@ fn defaults() {
     assert_eq!(run.workers, Workers::Auto);
     assert_eq!(run.pin, Pinning::None);
     assert_eq!((run.steer, run.steer_udp), (None, None));
+    // Longer than clients are silent that mean to stay: in QUIC half of the usual idle time-out of 30 s,
+    // in STUN 5 s. Shorter than the drain's time-out, so that a drain ends by itself.
+    let flows = TimeLimit(Some(Duration::from_secs(20)));
+    assert_eq!((run.udp_flow_timeout, run.udp_flows), (flows, 65_536));
     assert_eq!(run.ports, []);
     assert_eq!(run.stop_signal.number(), 15);
     assert_eq!(run.stop_timeout, Duration::from_secs(8));

@@ -91,6 +91,13 @@ pub struct GroupStatus {
     pub refused_total: Option<u64>,
     /// Times a chosen member had just gone and another was tried.
     pub missed_total: Option<u64>,
+    /// UDP flows that stay with their worker: those that are not idle. `None` where none do: for TCP,
+    /// and under policies that send each datagram for itself.
+    pub flows_now: Option<u64>,
+    /// How many have room.
+    pub flows_max: Option<u32>,
+    /// Flows that had to make room for others, idle or not.
+    pub flows_evicted_total: Option<u64>,
 }
 
 /// One worker.

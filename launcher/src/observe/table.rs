@@ -58,6 +58,10 @@ pub fn status(snapshot: &Snapshot, width: usize) -> String {
             Some(backlog) => format!("of {backlog} waiting"),
             None => "waiting".to_owned(),
         };
+        let flows = match group.flows_max {
+            Some(max) => format!("of {max} flows"),
+            None => "flows".to_owned(),
+        };
         let mut line = group.to_string();
         // What has never happened is not worth a word, except that nothing fell through.
         for (total, what, shown_at_zero) in [
@@ -68,6 +72,8 @@ pub fn status(snapshot: &Snapshot, width: usize) -> String {
             (group.fell_through_total, "fell through", true),
             (group.refused_total, "refused", false),
             (group.missed_total, "retried", false),
+            (group.flows_now, &*flows, true),
+            (group.flows_evicted_total, "evicted", false),
         ] {
             if let Some(total) = total.filter(|total| shown_at_zero || *total > 0) {
                 line.push_str(&format!(" · {total} {what}"));

@@ -19,6 +19,9 @@ fn group(address: &str, port: u16) -> GroupStatus {
         fell_through_total: Some(0),
         refused_total: Some(0),
         missed_total: Some(0),
+        flows_now: None,
+        flows_max: None,
+        flows_evicted_total: None,
     }
 }
 
@@ -83,7 +86,7 @@ fn json_is_what_was_promised() {
     let json = serde_json::to_string(&snapshot).unwrap();
     assert_eq!(
         json,
-        r#"{"name":"myserver","version":"0.1.0","pid":4211,"command":["./myserver","--title","two words"],"started_at":"2026-11-21T05:57:00Z","capture":"cgroup","steering":{"backend":"ebpf","policy":"round-robin","policy_udp":"hash","migration":true},"hold":true,"operation":null,"groups":[{"protocol":"tcp","address":"0.0.0.0","port":8080,"members":4,"selected_total":400,"migrated_total":2,"held_total":null,"held_now":null,"hold_backlog":null,"fell_through_total":0,"refused_total":0,"missed_total":0}],"workers":[{"slot":0,"generation":1,"pid":4212,"state":"ready","status_text":null,"cpus":[0],"weight":1,"hint":null,"uptime_seconds":3725,"restarts":0,"connections_total":100,"connections_active":null,"accept_queue":0,"memory_bytes":26214400,"cpu_seconds":1.25,"restart_in_seconds":null}]}"#
+        r#"{"name":"myserver","version":"0.1.0","pid":4211,"command":["./myserver","--title","two words"],"started_at":"2026-11-21T05:57:00Z","capture":"cgroup","steering":{"backend":"ebpf","policy":"round-robin","policy_udp":"hash","migration":true},"hold":true,"operation":null,"groups":[{"protocol":"tcp","address":"0.0.0.0","port":8080,"members":4,"selected_total":400,"migrated_total":2,"held_total":null,"held_now":null,"hold_backlog":null,"fell_through_total":0,"refused_total":0,"missed_total":0,"flows_now":null,"flows_max":null,"flows_evicted_total":null}],"workers":[{"slot":0,"generation":1,"pid":4212,"state":"ready","status_text":null,"cpus":[0],"weight":1,"hint":null,"uptime_seconds":3725,"restarts":0,"connections_total":100,"connections_active":null,"accept_queue":0,"memory_bytes":26214400,"cpu_seconds":1.25,"restart_in_seconds":null}]}"#
     );
     assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
 }
@@ -237,6 +240,22 @@ SLOT  STATE               PID  CONNECTIONS  SHARE  OPEN  QUEUE  UPTIME  RESTARTS
         "{json}"
     );
     assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
+}
+
+#[test]
+fn flows_of_datagrams_are_shown() {
+    let mut snapshot = snapshot();
+    let group = &mut snapshot.groups[0];
+    group.protocol = "udp".into();
+    group.flows_now = Some(0);
+    group.flows_max = Some(65_536);
+    group.flows_evicted_total = Some(0);
+    let shown = |snapshot: &Snapshot| status(snapshot, usize::MAX);
+    let line = "0 fell through · 0 of 65536 flows\n";
+    assert!(shown(&snapshot).contains(line), "{}", shown(&snapshot));
+    snapshot.groups[0].flows_evicted_total = Some(7);
+    let line = "0 of 65536 flows · 7 evicted\n";
+    assert!(shown(&snapshot).contains(line), "{}", shown(&snapshot));
 }
 
 #[test]

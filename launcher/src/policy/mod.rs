@@ -76,6 +76,13 @@ impl Policy {
         }]
     }
 
+    /// Whether datagrams of one client belong together: then a flow stays where it is though the table
+    /// would send it elsewhere by now.
+    #[must_use]
+    pub const fn keeps_flows(self) -> bool {
+        matches!(self, Self::Hash | Self::Source(_))
+    }
+
     /// The index function that the kernel evaluates; none where its own hash decides.
     #[must_use]
     pub const fn index_function(self) -> Option<launcher_common::Policy> {

@@ -28,7 +28,7 @@ use crate::{
     config::Plan,
     control::protocol::Response,
     failure::{Exit, Failure},
-    fleet::{Cause, Effect, Event, Fleet, Notice, Outcome, Ticket},
+    fleet::{Cause, Effect, Event, Fleet, Notice, Outcome, State, Ticket},
     output::Output,
     steer::Steering,
     sys::{cgroup::FleetCgroup, pins::Pins, runtime::RuntimeDir},
@@ -235,7 +235,11 @@ impl Launcher {
         self.steering.set_slots(self.fleet.workers_wanted());
         self.steering.set_weights(self.fleet.weights());
         let served = self.is_serving();
-        let failure = self.steering.set_ready(workers).err()?;
+        let ailing = self.fleet.views().into_iter();
+        let ailing = ailing
+            .filter(|view| matches!(view.state, State::Unhealthy | State::Stalled))
+            .map(|view| view.worker);
+        let failure = self.steering.set_ready(workers, ailing).err()?;
         // What was steered to goes on getting connections until the next try succeeds.
         self.fail_unless(served, failure)
     }

@@ -214,7 +214,16 @@ impl Launcher {
                 .cookies(worker)
                 .iter()
                 .any(|cookie| streams.contains(cookie) || datagrams.contains(cookie));
-            if open == 0 && !half_open && !queued {
+            // A stop waits for no flow: nobody could tell its clients when to come back.
+            let flows = !self.fleet.is_stopping() && self.steering.has_flows(worker);
+            if flows
+                && open == 0
+                && elapsed >= DRAIN_WORD
+                && !std::mem::replace(&mut drain.told, true)
+            {
+                info!("worker {worker} still has UDP flows that are not idle");
+            }
+            if open == 0 && !half_open && !queued && !flows {
                 drained.push(worker);
             }
         }

@@ -171,6 +171,8 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
         cpus: cpus(&plan),
         hold: plan.hold,
         early: plan.ready != Ready::Listen,
+        flow_timeout: plan.udp_flow_timeout,
+        flows: plan.udp_flows,
         pins: directory,
     };
     let remembered = legacy.as_ref().map(|legacy| &legacy.state.fleet.steering);

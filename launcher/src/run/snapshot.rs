@@ -126,6 +126,7 @@ fn group(group: GroupView, listeners: &HashMap<u64, Listener>) -> GroupStatus {
         members,
         steered: _,
         counted,
+        flows,
         holding,
     } = group;
     let holding = holding.and_then(|cookie| listeners.get(&cookie));
@@ -142,5 +143,8 @@ fn group(group: GroupView, listeners: &HashMap<u64, Listener>) -> GroupStatus {
         fell_through_total: counted.map(|counted| counted.fell_through),
         refused_total: counted.map(|counted| counted.refused),
         missed_total: counted.map(|counted| counted.missed),
+        flows_now: flows.map(|flows| flows.now),
+        flows_max: flows.map(|flows| flows.max),
+        flows_evicted_total: flows.map(|flows| flows.evicted),
     }
 }

@@ -42,7 +42,8 @@ impl Steering {
         self.groups.iter().any(|(endpoint, group)| {
             let policy = policy_of(policies, endpoint.protocol);
             (policy == Policy::Kernel) != (group.policy == Policy::Kernel)
-                || kind(endpoint.protocol, policy) != kind(endpoint.protocol, group.policy)
+                || kind(endpoint.protocol, policy, self.flows)
+                    != kind(endpoint.protocol, group.policy, self.flows)
         })
     }
 
@@ -116,7 +117,8 @@ impl Steering {
             .collect();
         let mut loaded = HashMap::new();
         for endpoint in lacking {
-            let kind = kind(endpoint.protocol, policy_of(policies, endpoint.protocol));
+            let policy = policy_of(policies, endpoint.protocol);
+            let kind = kind(endpoint.protocol, policy, self.flows);
             match self.load_kind(kind) {
                 Ok(program) => drop(loaded.insert(endpoint, program)),
                 Err(failure) => {
@@ -141,7 +143,7 @@ impl Steering {
                 remove_pins(self.pins.as_deref(), pins.as_deref());
             }
         } else if let Some((program, _)) = &mut self.spare {
-            program.switch(kind(Protocol::Tcp, policy))?;
+            program.switch(kind(Protocol::Tcp, policy, self.flows))?;
         }
         Ok(())
     }
@@ -208,8 +210,9 @@ impl Group {
         own: &OwnSockets,
         copies: &Copies,
     ) -> Result<bool, Failure> {
-        let before = kind(endpoint.protocol, self.policy);
-        let after = kind(endpoint.protocol, policy);
+        // Whatever its size: a flow table stays.
+        let kind = |policy| kind(endpoint.protocol, policy, 1);
+        let (before, after) = (kind(self.policy), kind(policy));
         let comes = self.policy == Policy::Kernel;
         self.policy = policy;
         self.installed = None;

@@ -1,12 +1,19 @@
 //! One group: its members, its program, the table in force, and its holding socket.
 
-use std::{collections::BTreeMap, error::Error, fs::File, io, os::fd::OwnedFd, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
 use aya::maps::MapError;
 use launcher_common::HOLD;
 use tracing::warn;
 
-use super::{aim::Aim, program::Program, remember::RememberedMember};
+use super::{aim::Aim, flows::nanoseconds, program::Program, remember::RememberedMember};
 use crate::{
     failure::Failure,
     policy::{Policy, Weighted, compile},
@@ -23,6 +30,10 @@ use crate::{
 pub(super) struct Group {
     /// `None` leaves the choice to the kernel.
     pub(super) policy: Policy,
+    /// How long a flow of datagrams may be idle and still stay with its member; `None`: not at all.
+    pub(super) flow_timeout: Option<Duration>,
+    /// The workers with which flows of datagrams do not stay.
+    pub(super) ailing: BTreeSet<WorkerId>,
     /// There is one where there is a policy.
     pub(super) program: Option<Program>,
     /// The name of the directory with its pinned maps.
@@ -32,8 +43,8 @@ pub(super) struct Group {
     pub(super) remembered: Vec<RememberedMember>,
     /// One more than the highest index that a member ever had.
     pub(super) places: u16,
-    /// What the table in force was compiled from, and whether it has connections held.
-    pub(super) installed: Option<(Vec<Weighted>, bool)>,
+    /// What the table in force was made from.
+    pub(super) installed: Option<Installed>,
     /// Whether members wait for a table that has them; see [`Steering::gather`](super::Steering::gather).
     pub(super) due: bool,
     /// Copies of members' sockets through which the program is yet to be attached.
@@ -58,6 +69,16 @@ pub(super) struct OwnSockets {
     pub(super) mark: Box<Mark>,
     /// The fleet's cgroup (its directory): what is attached to it is called for the fleet's sockets.
     pub(super) cgroup: File,
+}
+
+/// What a table is made from.
+#[derive(Clone, Debug)]
+pub(super) struct Installed {
+    wanted: Vec<Weighted>,
+    /// Whether connections are held.
+    hold: bool,
+    /// How long a flow of datagrams may be idle, in ns; 0: none stays.
+    flow_timeout: u64,
 }
 
 /// A member of it.
@@ -105,7 +126,7 @@ impl Group {
             && self
                 .installed
                 .as_ref()
-                .is_none_or(|(before, _)| before.is_empty());
+                .is_none_or(|before| before.wanted.is_empty());
         self.install(&wanted, aim).map_err(|error| failed(&error))?;
         // With an empty table and nothing to hold them the program refuses connections. It is
         // attached through every new member, not once, because the kernel forgets it whenever the
@@ -140,7 +161,10 @@ impl Group {
     /// Whether a table that has members is in force, and what is aimed at only adds to
     /// it: then nobody is worse off for a moment without the new one.
     pub(super) fn only_grows(&self, aim: &Aim) -> bool {
-        let Some((installed, _)) = &self.installed else {
+        let Some(Installed {
+            wanted: installed, ..
+        }) = &self.installed
+        else {
             return false;
         };
         let wanted = aim.weigh(&self.members);
@@ -156,15 +180,30 @@ impl Group {
         // Also while the holding socket is being opened: for that moment the kernel's choice among
         // the members, who listen all of them, is better than a refusal.
         let hold = self.holds;
-        let same = self
-            .installed
-            .as_ref()
-            .is_some_and(|(installed, held)| installed == wanted && *held == hold);
+        let flow_timeout = self.kept_for().map_or(0, nanoseconds);
+        let same = self.installed.as_ref().is_some_and(|installed| {
+            installed.wanted == wanted
+                && installed.hold == hold
+                && installed.flow_timeout == flow_timeout
+        });
+        let keepers = self.keepers();
+        if let Some(flows) = self
+            .program
+            .as_mut()
+            .and_then(|program| program.flows.as_mut())
+        {
+            flows.keep(&keepers)?;
+        }
         if let (Some(program), false) = (&mut self.program, same) {
             let mut table = compile(self.policy, wanted, aim.site());
             table.hold = u32::from(hold);
+            table.flow_timeout = flow_timeout;
             program.install(&table)?;
-            self.installed = Some((wanted.to_vec(), hold));
+            self.installed = Some(Installed {
+                wanted: wanted.to_vec(),
+                hold,
+                flow_timeout,
+            });
         }
         Ok(())
     }
@@ -213,7 +252,7 @@ impl Group {
     pub(super) fn release(&mut self, aim: &Aim) -> Result<(), MapError> {
         self.holds = false;
         // The table is told first: a connection must not be lost because the socket went first.
-        if let Some((wanted, _)) = self.installed.clone() {
+        if let Some(Installed { wanted, .. }) = self.installed.clone() {
             self.install(&wanted, aim)?;
         }
         self.close_holding();

@@ -6,8 +6,10 @@
 
 mod account;
 mod aim;
+mod batch;
 mod change;
 mod counting;
+mod flows;
 mod group;
 mod hints;
 pub(crate) mod measure;
@@ -18,7 +20,7 @@ mod remember;
 mod view;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     fs::{self, File},
     os::fd::OwnedFd,
@@ -30,6 +32,7 @@ use launcher_common::MEMBERS_MAX;
 
 pub use self::aim::Cpus;
 pub use self::change::Copies;
+pub use self::flows::FlowsView;
 pub use self::object::Object;
 pub use self::probes::reached_at;
 pub use self::remember::{Remembered, RememberedGroup, RememberedMember};
@@ -59,9 +62,6 @@ const DESERTED_FOR: Duration = Duration::from_secs(60);
 /// them listens there, so nobody would take over what waits in it.
 const HELD_FOR: Duration = Duration::from_secs(10);
 
-/// How many flows of datagrams a group's flow table has room for.
-const FLOWS: u32 = 65_536;
-
 /// How a fleet is steered.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -80,6 +80,11 @@ pub struct Settings {
     pub hold: bool,
     /// Whether a worker that listens may have to wait until it takes connections.
     pub early: bool,
+    /// How long a flow of datagrams may be idle and still stay with its member, under a policy that
+    /// keeps flows; not 0. `None`: each datagram is on its own.
+    pub flow_timeout: Option<Duration>,
+    /// How many flows a group's flow table has room for; at least 1.
+    pub flows: u32,
     /// A directory of a bpffs for what is to outlive the launcher.
     pub pins: Option<PathBuf>,
 }
@@ -95,6 +100,13 @@ pub struct Steering {
     own: OwnSockets,
     groups: BTreeMap<Endpoint, Group>,
     aim: Aim,
+    /// How long a flow of datagrams may be idle and still stay; `None`: none stays.
+    flow_timeout: Option<Duration>,
+    /// How many flows of a group stay.
+    flows: u32,
+    /// Workers that something is held against, since they were last steered to: their flows of datagrams
+    /// go to others.
+    ailing: BTreeSet<WorkerId>,
     /// What members that have closed had been sent, by worker.
     past: HashMap<WorkerId, u64>,
     /// What workers have told the program.
@@ -132,6 +144,8 @@ impl Steering {
             weights,
             cpus,
             hold,
+            flow_timeout,
+            flows,
             early,
             pins,
         } = settings;
@@ -149,6 +163,9 @@ impl Steering {
                 slots,
                 cpus,
             },
+            flow_timeout,
+            flows,
+            ailing: BTreeSet::new(),
             past: HashMap::new(),
             hints: HashMap::new(),
             spare: None,
@@ -272,7 +289,7 @@ impl Steering {
     }
 
     fn load(&mut self, protocol: Protocol) -> Result<(Program, Option<String>), Failure> {
-        self.load_kind(kind(protocol, self.policy(protocol)))
+        self.load_kind(kind(protocol, self.policy(protocol), self.flows))
     }
 
     fn load_kind(&mut self, kind: Kind) -> Result<(Program, Option<String>), Failure> {
@@ -313,6 +330,8 @@ impl Steering {
         let (program, pins) = loaded.map_or((None, None), |(program, pins)| (Some(program), pins));
         let mut group = Group {
             policy,
+            flow_timeout: self.flow_timeout,
+            ailing: self.ailing.clone(),
             program,
             pins,
             members: BTreeMap::new(),
@@ -473,13 +492,22 @@ impl Steering {
         Ok(())
     }
 
-    /// Steers to these workers, and to no others. `workers` is the whole set.
+    /// Steers to these workers, and to no others. `workers` is the whole set. Flows of datagrams that
+    /// others have stay with these, unless they are among the `ailing`.
     ///
     /// # Errors
     /// When the kernel refuses a table or the program.
-    pub fn set_ready(&mut self, workers: &[WorkerId]) -> Result<(), Failure> {
+    pub fn set_ready(
+        &mut self,
+        workers: &[WorkerId],
+        ailing: impl IntoIterator<Item = WorkerId>,
+    ) -> Result<(), Failure> {
         self.aim.ready = workers.to_vec();
+        // One that was found ailing and is replaced for that drains, but does not get well by it.
+        self.ailing.extend(ailing);
+        self.ailing.retain(|worker| !workers.contains(worker));
         for (endpoint, group) in &mut self.groups {
+            group.ailing.clone_from(&self.ailing);
             if self.gathering && group.only_grows(&self.aim) {
                 group.due = true;
                 continue;
@@ -505,6 +533,7 @@ impl Steering {
         self.remove(|member| member.worker == worker)?;
         self.past.remove(&worker);
         self.hints.remove(&worker);
+        self.ailing.remove(&worker);
         Ok(())
     }
 
@@ -593,10 +622,10 @@ impl Steering {
     }
 }
 
-/// The kind of program for a group.
-fn kind(protocol: Protocol, policy: Policy) -> Kind {
+/// The kind of program for a group, whose flow table has room for `flows`.
+fn kind(protocol: Protocol, policy: Policy, flows: u32) -> Kind {
     match (protocol, policy) {
-        (Protocol::Udp, _) => Kind::Datagrams { flows: FLOWS },
+        (Protocol::Udp, _) => Kind::Datagrams { flows },
         (Protocol::Tcp, Policy::LeastConn) => Kind::LeastConn,
         (Protocol::Tcp, _) => Kind::Connections,
     }

@@ -13,7 +13,7 @@ use launcher_common::{
     Counters, FlowState, HOLD, Loads, MEMBERS_MAX, MOVED_MAX, ProbeSource, Table,
 };
 
-use super::{Counted, account::Books, measure::RunTime};
+use super::{Counted, account::Books, flows::FlowTable, measure::RunTime};
 use crate::{
     failure::Failure,
     sys::{listeners::Protocol, privilege::ebpf_failure},
@@ -92,6 +92,8 @@ pub(crate) struct Program {
     pub(super) books: Option<Books>,
     /// Only such an object may have them.
     hints: Option<Array<MapData, u64>>,
+    /// Where it decides about datagrams, and is ours.
+    pub(super) flows: Option<FlowTable>,
 }
 
 /// The launcher's own connections, and how many there are.
@@ -169,6 +171,7 @@ impl Program {
             probes,
             books,
             hints: hints.map(TryInto::try_into).transpose()?,
+            flows: None,
             ebpf,
             name,
             migrates,
@@ -340,6 +343,11 @@ impl Program {
         counted
     }
 
+    /// How many flows of datagrams were ever new to the flow table.
+    pub(super) fn flows_seen(&self) -> u64 {
+        self.sum(GROUP).flows
+    }
+
     /// How many connections went to the holding socket, all told.
     pub(super) fn held(&self) -> u64 {
         self.sum(GROUP).held
@@ -429,8 +437,21 @@ fn load(kind: Kind, pins: Option<&Path>) -> Result<Program, LoadError> {
             Err(error) => return Err(error.into()),
         },
     };
+    let flows = match kind {
+        Kind::Datagrams { flows } => {
+            let mut take = |name| {
+                let none = || io::Error::other(format!("the object has no map {name}"));
+                ebpf.take_map(name).ok_or_else(none)
+            };
+            let (table, flowed, sockets) = (take("FLOWS")?, take("FLOWED")?, take("SOCKETS")?);
+            Some(FlowTable::new(table, flowed, sockets, flows)?)
+        }
+        Kind::Connections | Kind::LeastConn => None,
+    };
     let migrates = matches!(name, "steer" | "steer_least");
-    Program::assemble(ebpf, name.into(), migrates)
+    let mut program = Program::assemble(ebpf, name.into(), migrates)?;
+    program.flows = flows;
+    Ok(program)
 }
 
 fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), ProgramError> {

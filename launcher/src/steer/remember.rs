@@ -84,8 +84,10 @@ impl Steering {
             if policy == Policy::Kernel {
                 continue;
             }
-            let mut program =
-                self.load_from(kind(was.endpoint.protocol, policy), was.pins.as_deref())?;
+            let mut program = self.load_from(
+                kind(was.endpoint.protocol, policy, self.flows),
+                was.pins.as_deref(),
+            )?;
             let held = holding
                 .iter()
                 .position(|(endpoint, _)| *endpoint == was.endpoint)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Steering, program::Program};
+use super::{FlowsView, Steering, program::Program};
 use crate::{
     sys::listeners::{Endpoint, Protocol},
     worker::WorkerId,
@@ -19,6 +19,8 @@ pub struct GroupView {
     pub steered: bool,
     /// What the kernel counted; `None` when nothing counts.
     pub counted: Option<Counted>,
+    /// Its flows of datagrams; `None` where none are kept, or the kernel does not tell.
+    pub flows: Option<FlowsView>,
     /// The cookie of its holding socket.
     pub holding: Option<u64>,
 }
@@ -169,6 +171,7 @@ impl Steering {
                     .as_ref()
                     .filter(|program| program.counts())
                     .map(|program| program.counted(group.places)),
+                flows: group.flows(),
                 holding: group.holding.as_ref().map(|holding| holding.cookie),
             })
             .collect()

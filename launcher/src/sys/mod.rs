@@ -1,6 +1,7 @@
 //! Effects at the kernel's edge that know nothing of eBPF: processes, cgroups, CPUs, sockets.
 
 pub mod cgroup;
+pub mod clock;
 pub mod connections;
 pub mod cpus;
 pub mod hierarchy;

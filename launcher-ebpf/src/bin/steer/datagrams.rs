@@ -1,15 +1,16 @@
 //! Datagrams: a flow stays with its member until it has been idle for the table's time-out, whatever
-//! the table says by then.
+//! the table's sequence says by then.
 
 use aya_ebpf::{
-    bindings::sk_action::SK_PASS, helpers::generated::bpf_ktime_get_coarse_ns,
+    bindings::{BPF_ANY, BPF_NOEXIST, sk_action::SK_PASS},
+    helpers::generated::bpf_ktime_get_coarse_ns,
     programs::SkReuseportContext,
 };
 use launcher_common::{FlowState, MEMBERS_MAX, Table};
 
 use crate::{
     ByTable, Chooser as _, SYNS, count, fall_through,
-    maps::{FLOWED, FLOWS, MEMBERS},
+    maps::{FLOWED, FLOWS, MEMBERS, SOCKETS},
     packet, refuse,
 };
 
@@ -29,7 +30,7 @@ pub fn decide(ctx: &SkReuseportContext, table: &Table) -> u32 {
         // then both write the same, or the later time is one tick off.
         let state = unsafe { &mut *known };
         let member = state.member;
-        if now.saturating_sub(state.last) < table.flow_timeout
+        if state.stays(socket(member), now, table.flow_timeout)
             && MEMBERS.select_reuseport(ctx, member).is_ok()
         {
             if state.last != now {
@@ -45,12 +46,18 @@ pub fn decide(ctx: &SkReuseportContext, table: &Table) -> u32 {
     };
     let state = FlowState {
         member: u32::from(member),
-        reserved: 0,
+        socket: socket(u32::from(member)),
         last: now,
     };
-    // The table evicts what has been idle for longest where it is full; it fails only if two CPUs are
-    // at it, and then the other one's entry serves.
-    if FLOWS.insert(&flow, &state, 0).is_ok() && known.is_none() {
+    // A full flow table evicts what has been idle for longest, so this fails only if another CPU is at
+    // the same flow, and then the other one's entry serves. What is known is replaced, not written
+    // over: its place may have been given to another flow by now.
+    let flags = if known.is_none() {
+        BPF_NOEXIST
+    } else {
+        BPF_ANY
+    };
+    if FLOWS.insert(&flow, &state, flags.into()).is_ok() && known.is_none() {
         count(MEMBERS_MAX as u32, |c| c.flows += 1);
     }
     touch(u32::from(member), now);
@@ -66,6 +73,12 @@ fn choose(ctx: &SkReuseportContext, table: &Table) -> Option<u16> {
     }
     count(u32::from(chosen.member), |c| c.selected += 1);
     Some(chosen.member)
+}
+
+/// The number of the socket with which the flows of this member stay; 0: with none.
+#[inline(always)]
+fn socket(member: u32) -> u32 {
+    SOCKETS.get(member).copied().unwrap_or(0)
 }
 
 /// What becomes of a datagram for which there is nobody.

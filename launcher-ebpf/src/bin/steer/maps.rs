@@ -65,3 +65,7 @@ pub static FLOWS: LruHashMap<Flow, FlowState, 1> = LruHashMap::new();
 /// tick. A member all of whose flows have been idle for a time is one whose last datagram was before.
 #[btf_map]
 pub static FLOWED: Array<u64, MEMBERS_MAX> = Array::new();
+
+/// By member: the number of its socket, by which its flows know it again. 0: flows do not stay with it.
+#[btf_map]
+pub static SOCKETS: Array<u32, MEMBERS_MAX> = Array::new();
