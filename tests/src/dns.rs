@@ -7,7 +7,10 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
-use crate::client::{self, TIMEOUT};
+use crate::{
+    client::{self, TIMEOUT},
+    flow::Flow,
+};
 
 /// The name whose text record a server of [`crate::servers::dnsmasq`] answers with.
 pub const NAME: &str = "slot";
@@ -45,6 +48,18 @@ pub fn ask(transport: Transport, to: SocketAddr) -> io::Result<String> {
         let what = format!("no answer to the question: {message:x?}");
         io::Error::new(io::ErrorKind::InvalidData, what)
     })
+}
+
+/// Asks on this flow, and returns the answer.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+#[track_caller]
+pub fn ask_on(flow: &Flow) -> String {
+    let question = question();
+    let message = flow.exchange(&question).expect("an answer");
+    answer(&question, &message).unwrap_or_else(|| panic!("no answer: {message:x?}"))
 }
 
 /// Asks so often, one question after another, and counts the answers by slot.

@@ -41,11 +41,25 @@ const PINS: &str = "/sys/fs/bpf/reuseport-launch";
 /// # Panics
 /// When it can't be built.
 pub fn binary() -> &'static Path {
-    static BINARY: LazyLock<PathBuf> = LazyLock::new(build);
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+        build(&["-p", "reuseport-launch", "--bin", "reuseport-launch"]).join("reuseport-launch")
+    });
     &BINARY
 }
 
-fn build() -> PathBuf {
+/// One of these tests' own programs, an example of this package, built likewise.
+///
+/// # Panics
+/// When it can't be built.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    build(&["-p", "kernel-tests", "--example", name])
+        .join("examples")
+        .join(name)
+}
+
+/// Builds this, and returns the directory of the profile.
+fn build(target: &[&str]) -> PathBuf {
     // TARGET/PROFILE/deps/TEST-HASH
     let test = env::current_exe().expect("/proc is mounted");
     let profile_dir = test.ancestors().nth(2).expect("cargo's layout").to_owned();
@@ -56,14 +70,8 @@ fn build() -> PathBuf {
     };
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "-p",
-            "reuseport-launch",
-            "--bin",
-            "reuseport-launch",
-        ])
+        .args(["build", "--quiet"])
+        .args(target)
         .args(["--profile", profile])
         .arg("--manifest-path")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
@@ -71,8 +79,8 @@ fn build() -> PathBuf {
         .arg(target_dir)
         .status()
         .expect("cargo runs this test, so it can be run");
-    assert!(built.success(), "the launcher does not build");
-    profile_dir.join("reuseport-launch")
+    assert!(built.success(), "{target:?} does not build");
+    profile_dir
 }
 
 /// A name and a runtime directory: what successive launchers of one fleet have in common.

@@ -9,6 +9,7 @@
 pub mod cgroup;
 pub mod client;
 pub mod dns;
+pub mod flow;
 pub mod gate;
 pub mod launcher;
 pub mod load;

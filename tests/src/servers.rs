@@ -140,6 +140,19 @@ pub fn dnsmasq(port: u16) -> Vec<String> {
     .into()
 }
 
+/// socat on the address (`UDP4-RECVFROM:5353,fork`), where it runs a program for each datagram. That
+/// answers with the slot.
+#[must_use]
+pub fn socat(address: &str) -> Vec<String> {
+    [
+        &path_of("socat"),
+        address,
+        "SYSTEM:head -c1 >/dev/null; echo {slot}",
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
 /// `sockets.py`: a server on the sockets that are named (`tcp,0.0.0.0,8080`; see there), which
 /// answers with its pid, and closes and opens them again on USR1 and USR2.
 #[must_use]

@@ -3,14 +3,16 @@
 
 use std::{
     collections::BTreeSet,
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream},
     thread,
     time::Duration,
 };
 
 use kernel_tests::{
     client::{self, address},
-    eventually, gate,
+    eventually,
+    flow::Flow,
+    gate,
     launcher::Launch,
     servers,
 };
@@ -158,10 +160,10 @@ fn udp_flows_stay_with_their_workers_by_default() {
         .options(["--workers", "4"])
         .ready();
     launcher.members(8);
-    for (from, to) in [("127.0.0.1:0", "127.0.0.1:5353"), ("[::1]:0", "[::1]:5354")] {
+    for to in ["127.0.0.1:5353", "[::1]:5354"] {
         let mut used = BTreeSet::new();
         for _ in 0..64 {
-            let flow = UdpFlow::new(from, to);
+            let flow = Flow::to(address(to));
             let answers: BTreeSet<String> = (0..5).map(|_| flow.ask()).collect();
             assert_eq!(
                 answers.len(),
@@ -187,7 +189,7 @@ fn round_robin_deals_out_datagrams_one_by_one() {
     let launcher = Launch::of(servers::sockets(&["udp,0.0.0.0,5353"]))
         .options(options)
         .ready();
-    let flow = UdpFlow::new("127.0.0.1:0", "127.0.0.1:5353");
+    let flow = Flow::to(address("127.0.0.1:5353"));
     let answers: Vec<String> = (0..16).map(|_| flow.ask()).collect();
     let (first, rest) = answers.split_at(4);
     let different: BTreeSet<_> = first.iter().collect();
@@ -197,28 +199,4 @@ fn round_robin_deals_out_datagrams_one_by_one() {
         "not in turn: {answers:?}"
     );
     launcher.status().assert_selected(5353, 16);
-}
-
-/// A client's socket that talks to one server.
-struct UdpFlow(UdpSocket);
-
-impl UdpFlow {
-    fn new(from: &str, to: &str) -> Self {
-        let socket = UdpSocket::bind(from).expect("loopback");
-        socket.connect(to).expect("loopback");
-        socket
-            .set_read_timeout(Some(client::TIMEOUT))
-            .expect("a timeout");
-        Self(socket)
-    }
-
-    fn ask(&self) -> String {
-        let mut answer = [0; 64];
-        self.0.send(b"?").expect("loopback");
-        let length = self
-            .0
-            .recv(&mut answer)
-            .expect("loopback loses nothing this small");
-        String::from_utf8_lossy(&answer[..length]).into_owned()
-    }
 }

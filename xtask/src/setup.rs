@@ -19,6 +19,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("busybox", "busybox-static"),
     ("dnsmasq", "dnsmasq-base"),
+    ("socat", "socat"),
     // To look at what the launcher did, and to run it as somebody else.
     ("ip", "iproute2"),
     ("strace", "strace"),
