@@ -184,6 +184,10 @@ impl Program {
     /// # Errors
     /// When it can't be loaded; then nothing has changed.
     pub(super) fn switch(&mut self, kind: Kind) -> Result<(), Failure> {
+        // It may be one without migration, or of the user's own: they stay.
+        if (kind == Kind::LeastConn) == (self.name == LEAST) {
+            return Ok(());
+        }
         let loaded = match kind {
             Kind::LeastConn => load_program(&mut self.ebpf, LEAST),
             Kind::Connections => load_program(&mut self.ebpf, CONNECTIONS),
