@@ -5,7 +5,7 @@ use std::vec::Vec;
 use proptest::{collection::vec, prelude::*};
 
 use super::choose::table;
-use crate::{Policy, SCAN_MAX, choose_least};
+use crate::{Handshakes, Load, Policy, SCAN_MAX, choose_least};
 
 const LEAST: u32 = Policy::LeastConn as u32;
 
@@ -37,6 +37,52 @@ fn a_window_of_many_members_moves_on() {
             })
             .count();
         assert_eq!(found, SCAN_MAX as usize);
+    }
+}
+
+#[test]
+fn a_thousand_handshakes_in_flight_are_dealt_out_evenly() {
+    const WORKERS: usize = 8;
+    const CLIENTS: u32 = 1000;
+    let table = table(LEAST, &members(WORKERS as u16));
+    // With some connections already, unevenly spread, and with handshakes that will never end.
+    for (active, lost) in [
+        ([0; WORKERS], 0),
+        ([0, 9, 3, 0, 40, 0, 7, 1], 0),
+        ([0; WORKERS], 500),
+    ] {
+        let mut loads = active.map(|active| Load {
+            active,
+            handshakes: 0,
+        });
+        let begin = |loads: &mut [Load; WORKERS], turn, now| {
+            let load = |member: u16| loads[usize::from(member)].total(now);
+            let chosen = choose_least(&table, turn, load, |_| true).expect("all are there");
+            let load = &mut loads[usize::from(chosen.member)];
+            load.handshakes = Handshakes(load.handshakes).begun(now).0;
+            usize::from(chosen.member)
+        };
+        for turn in 0..lost {
+            begin(&mut loads, turn, 0);
+        }
+        // None is complete before the last has begun, in the next epoch for some.
+        let epoch = |turn| 1 + u64::from(turn > CLIENTS / 2);
+        let chosen: Vec<usize> = (0..CLIENTS)
+            .map(|turn| begin(&mut loads, turn, epoch(turn)))
+            .collect();
+        for member in chosen {
+            let load = &mut loads[member];
+            load.handshakes = Handshakes(load.handshakes).completed(2).0;
+            load.active += 1;
+        }
+        let most = loads.iter().map(|load| load.active).max().expect("eight");
+        let sum: u64 = loads.iter().map(|load| load.active).sum();
+        assert!(most * WORKERS as u64 * 100 <= sum * 115, "{loads:?}");
+        assert!(
+            loads
+                .iter()
+                .all(|load| Handshakes(load.handshakes).count(4) == 0)
+        );
     }
 }
 

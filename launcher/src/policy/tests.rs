@@ -275,6 +275,10 @@ proptest! {
             }
         }
         prop_assert_eq!(live(&table), firsts.clone());
+        // What `least-conn` looks at: all, or as many as it may, from wherever it begins.
+        let scanned = firsts.len().min(SCAN_MAX as usize);
+        prop_assert_eq!(table.scan_len as usize, scanned);
+        prop_assert_eq!(&table.live[firsts.len()..firsts.len() + scanned], &firsts[..scanned]);
         firsts.sort_unstable();
         let weighted: Vec<u16> =
             (0..weights.len() as u16).filter(|&member| weights[usize::from(member)] > 0).collect();
