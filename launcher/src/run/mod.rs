@@ -14,6 +14,7 @@ mod handed;
 mod launcher;
 mod looks;
 mod news;
+mod open;
 mod policies;
 mod probing;
 mod remember;

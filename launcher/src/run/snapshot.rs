@@ -11,12 +11,15 @@ use crate::{
     observe::{GroupStatus, Operation, Snapshot, Steering, WorkerStatus, startup},
     steer::GroupView,
     sys::listeners::{self, Listener, Protocol},
+    worker::WorkerId,
 };
 
 impl Launcher {
     /// What there is to know right now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let listeners = listeners::by_cookie(Protocol::Tcp);
+        let counted = self.steering.counts_open();
+        let open = (!counted).then(|| self.open_connections()).flatten();
         let policies = self.steering.policies();
         let backend = if policies.steers() { "ebpf" } else { "kernel" };
         let policy = match &self.plan.steer_object {
@@ -57,7 +60,7 @@ impl Launcher {
                 .fleet
                 .views()
                 .into_iter()
-                .map(|view| self.worker(&view, &listeners))
+                .map(|view| self.worker(&view, &listeners, open.as_ref()))
                 .collect(),
         }
     }
@@ -76,7 +79,12 @@ impl Launcher {
         )
     }
 
-    fn worker(&self, view: &View, listeners: &HashMap<u64, Listener>) -> WorkerStatus {
+    fn worker(
+        &self,
+        view: &View,
+        listeners: &HashMap<u64, Listener>,
+        open: Option<&HashMap<WorkerId, u64>>,
+    ) -> WorkerStatus {
         let worker = view.worker;
         let running = self.running.get(&worker);
         let accept_queue = self
@@ -109,7 +117,8 @@ impl Launcher {
             connections_active: self
                 .looks
                 .open(worker)
-                .or_else(|| self.steering.active(worker)),
+                .or_else(|| self.steering.active(worker))
+                .or_else(|| open?.get(&worker).copied()),
             accept_queue,
             memory_bytes: running.and_then(|running| running.cgroup.memory_bytes()),
             cpu_seconds: running.and_then(|running| running.cgroup.cpu_seconds()),

@@ -96,6 +96,12 @@ impl Steering {
         added
     }
 
+    /// Whether the kernel counts the open connections of some group.
+    #[must_use]
+    pub fn counts_open(&self) -> bool {
+        self.account.is_some()
+    }
+
     /// How many connections a worker has open, accepted or not, as the kernel counts them; `None` when it
     /// does not. One whose worker has finished, by `close` or `shutdown`, is not open, though its
     /// client may still send.

@@ -82,20 +82,23 @@ pub fn connections(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
         | StateFlags::CLOSING
         | StateFlags::LAST_ACK;
     let mut found = Vec::new();
-    // The kernel compares a single port itself, to which 0 is any; each dump goes through all its
-    // tables, though.
-    let asked: Vec<u16> = if ports.len() > DUMPS {
-        vec![0]
-    } else {
-        ports.iter().copied().filter(|&port| port != 0).collect()
-    };
-    for port in asked {
+    for port in asked(ports) {
         sock_diag::dump(IPPROTO_TCP, states.clone(), port, |response| {
             let here = |connection: &Connection| ports.contains(&connection.local.port());
             found.extend(connection(&response).filter(here));
         })?;
     }
     Ok(found)
+}
+
+/// For which ports to ask: the kernel compares a single one itself, to which 0 is any; each dump goes
+/// through all its tables, though.
+pub(super) fn asked(ports: &BTreeSet<u16>) -> Vec<u16> {
+    if ports.len() > DUMPS {
+        vec![0]
+    } else {
+        ports.iter().copied().filter(|&port| port != 0).collect()
+    }
 }
 
 fn connection(response: &InetResponse) -> Option<Connection> {

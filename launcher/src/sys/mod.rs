@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod connections;
 pub mod cpus;
+pub mod established;
 pub mod hierarchy;
 pub mod identity;
 pub mod inherit;

@@ -1,6 +1,6 @@
 //! Asking the kernel for the sockets of this network namespace (sock_diag(7)).
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, ops::ControlFlow};
 
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -23,6 +23,23 @@ pub(super) fn dump(
     port: u16,
     mut each: impl FnMut(InetResponse),
 ) -> io::Result<()> {
+    let each = |response| {
+        each(response);
+        ControlFlow::Continue(())
+    };
+    dump_while(protocol, states, port, each).map(drop)
+}
+
+/// The same, until `each` has enough.
+///
+/// # Errors
+/// Those of the netlink socket.
+pub(super) fn dump_while(
+    protocol: u8,
+    states: StateFlags,
+    port: u16,
+    mut each: impl FnMut(InetResponse) -> ControlFlow<()>,
+) -> io::Result<ControlFlow<()>> {
     for (family, id) in [
         (AF_INET, SocketId::new_v4()),
         (AF_INET6, SocketId::new_v6()),
@@ -37,12 +54,17 @@ pub(super) fn dump(
                 ..id
             },
         };
-        exchange(request, &mut each)?;
+        if exchange(request, &mut each)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
-fn exchange(request: InetRequest, each: &mut impl FnMut(InetResponse)) -> io::Result<()> {
+fn exchange(
+    request: InetRequest,
+    each: &mut impl FnMut(InetResponse) -> ControlFlow<()>,
+) -> io::Result<ControlFlow<()>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
@@ -61,9 +83,13 @@ fn exchange(request: InetRequest, each: &mut impl FnMut(InetResponse)) -> io::Re
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
             match message.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    each(*response);
+                    let next = each(*response);
+                    if next.is_break() {
+                        // The rest is dropped with the socket.
+                        return Ok(next);
+                    }
                 }
-                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Done(_) => return Ok(ControlFlow::Continue(())),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 _ => {}
             }

@@ -13,9 +13,11 @@ use kernel_tests::{
     client::{self, address},
     gate,
     launcher::{Launch, Launcher},
+    procfs::Handle,
     servers,
     status::Status,
 };
+use rustix::process::Signal;
 
 const LEAST: [&str; 2] = ["--steer", "least-conn"];
 
@@ -41,6 +43,44 @@ fn open_connections_are_counted_from_their_beginning_to_their_end() {
     all_closed(&launcher);
     assert_eq!(launcher.status().counter(8080, "fell_through_total"), 0);
     launcher.stop_clean();
+}
+
+#[test]
+fn what_is_open_is_known_under_other_policies_too() {
+    let Some(_netns) = gate::enter(&["node"]) else {
+        return;
+    };
+    for policy in ["round-robin", "kernel"] {
+        let launcher = Launch::of(servers::node(8080))
+            .options(["--workers", "2", "--steer", policy])
+            .ready();
+        let to = address("127.0.0.1:8080");
+        let connect =
+            |_| TcpStream::connect_timeout(&to, client::TIMEOUT).expect("a worker listens");
+        let connections: Vec<TcpStream> = (0..20).map(connect).collect();
+        let status = active_when(&launcher, "all to be open", |active| {
+            active.values().sum::<u64>() == 20
+        });
+        if policy == "round-robin" {
+            assert_eq!(active(&status), [(0, 10), (1, 10)].into());
+            // What waits at a worker that is killed moves, and is still told by the cgroup of that one.
+            let [stuck, other] = [0, 1].map(|slot| Handle::of(status.pid(slot)));
+            stuck.signal(Signal::STOP);
+            let waiting: Vec<TcpStream> = (0..10).map(connect).collect();
+            active_when(&launcher, "those that wait to be among them", |active| {
+                *active == [(0, 15), (1, 15)].into()
+            });
+            stuck.kill();
+            active_when(&launcher, "the queue to move", |active| {
+                *active == [(0, 0), (1, 20)].into()
+            });
+            drop(waiting);
+            assert_eq!(launcher.status().pid(1), other.pid());
+        }
+        drop(connections);
+        all_closed(&launcher);
+        launcher.stop_clean();
+    }
 }
 
 /// How many open connections each slot's newest worker has.

@@ -65,6 +65,9 @@ fn it_is_counted_across_upgrades_and_reloads() {
     });
     launcher.ask(&["upgrade"]);
     drop(connections.split_off(12));
+    active_when(&launcher, "some to have ended", |active| {
+        active.values().sum::<u64>() == 12
+    });
     connections.extend(connect(8));
     active_when(&launcher, "each worker has its share", |active| {
         active.values().all(|&count| count == 5)
