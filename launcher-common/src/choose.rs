@@ -4,9 +4,10 @@ use core::num::NonZeroU32;
 
 use crate::{ENTRIES_MAX, HOLD, MEMBERS_MAX, Policy, Table};
 
-/// How many members `least-conn` looks at for one connection. Among more, the window moves on with
-/// each connection.
-pub const SCAN_MAX: u32 = 64;
+/// How many members `least-conn` looks at for one connection, if the one whose turn it is isn't idle.
+/// Among more, the window moves on with each connection. Each costs some 4 ns; the best of 32 that
+/// come by turns is hardly worse than the best of all.
+pub const SCAN_MAX: u32 = 32;
 
 /// How many entries of the sequence are tried before the list of live members is gone through.
 const TRIES: u32 = 4;
@@ -124,6 +125,9 @@ fn least(
     };
     let mut best = first;
     let (mut best_load, mut best_weight) = weigh(first);
+    if best_load == 0 {
+        return first;
+    }
     // A length of its own: otherwise the verifier would know, and go through, each length that the list
     // of live members can have by then.
     for step in 0..SCAN_MAX {

@@ -132,7 +132,7 @@ fn main() {
         println!("{}", report::table(&trouble.to_string(), &measured));
     }
     println!(
-        "Medians of the rounds. Latencies are of the requests that were answered. Clients and workers \
+        "Medians of the rounds. Of all: one that was lost took longer than any answer. Clients and workers \
          share the CPUs:\nonly comparisons within one run mean something."
     );
 }

@@ -22,11 +22,27 @@ impl Measured {
         Self { system, runs }
     }
 
-    /// The latency, in milliseconds and by round, that this share of the requests did not exceed.
+    /// The latency, in milliseconds and by round, that this share of the answered requests did not
+    /// exceed.
     fn latencies(&self, share: f64) -> Vec<f64> {
         let runs = self.runs.iter();
         runs.map(|(report, _)| f64::from(report.latency(share)) / 1000.0)
             .collect()
+    }
+
+    /// The same share of all requests, where one that was lost took longer than any answer. (Otherwise a
+    /// system would gain by losing those that it was slow with.)
+    fn latencies_of_all(&self, share: f64) -> Vec<f64> {
+        let runs = self.runs.iter();
+        runs.map(|(report, _)| {
+            let share = share * report.sent() as f64 / report.answered() as f64;
+            if share > 1.0 {
+                f64::INFINITY
+            } else {
+                f64::from(report.latency(share)) / 1000.0
+            }
+        })
+        .collect()
     }
 
     /// `2 reset, 1 cut`, over all rounds.
@@ -53,15 +69,16 @@ impl Measured {
 /// The table of one kind of trouble, and whether the goal is met.
 pub(crate) fn table(title: &str, measured: &[Measured]) -> String {
     let mut text = format!(
-        "{title}:\n{:<18}{:>8}{:>26}{:>10}{:>9}{:>9}  lost\n",
-        "", "p50 ms", "p99 ms", "max ms", "workers", "sent"
+        "{title}:\n{:<17}{:>7}{:>17}{:>19}{:>8}{:>9}{:>7}  lost\n",
+        "", "p50 ms", "p99 of all", "of the answered", "max ms", "workers", "sent"
     );
     for side in measured {
         let runs = side.runs.iter();
         text += &format!(
-            "{:<18}{:>8.1}{:>26}{:>10.1}{:>9}{:>9}  {}\n",
+            "{:<17}{:>7.1}{:>17}{:>19}{:>8.1}{:>9}{:>7}  {}\n",
             side.system,
             median(&side.latencies(0.5)),
+            ranged(&side.latencies_of_all(0.99), 1),
             ranged(&side.latencies(0.99), 1),
             median(&side.latencies(1.0)),
             runs.clone().map(|(_, workers)| workers).sum::<usize>(),
@@ -69,24 +86,27 @@ pub(crate) fn table(title: &str, measured: &[Measured]) -> String {
             side.lost(),
         );
     }
-    let p99s = |system| {
-        let found = measured.iter().find(|side| side.system == system);
-        found.map_or_else(Vec::new, |side| side.latencies(0.99))
+    let ratios = |latencies: fn(&Measured, f64) -> Vec<f64>| {
+        let p99s = |system| {
+            let found = measured.iter().find(|side| side.system == system);
+            found.map_or_else(Vec::new, |side| latencies(side, 0.99))
+        };
+        let (ours, shared) = (p99s(System::Launch), p99s(System::SharedHandle));
+        let pairs = ours.iter().zip(shared);
+        pairs
+            .map(|(ours, shared)| ours / shared)
+            .collect::<Vec<f64>>()
     };
-    let (ours, shared) = (p99s(System::Launch), p99s(System::SharedHandle));
-    let ratios: Vec<f64> = ours
-        .iter()
-        .zip(shared)
-        .map(|(ours, shared)| ours / shared)
-        .collect();
-    let verdict = if median(&ratios) <= GOAL {
+    let of_all = ratios(Measured::latencies_of_all);
+    let verdict = if median(&of_all) <= GOAL {
         "met"
     } else {
         "NOT met"
     };
-    let ratios = ranged(&ratios, 2);
+    let (of_all, answered) = (ranged(&of_all, 2), ranged(&ratios(Measured::latencies), 2));
     text + &format!(
-        "p99 over that of the shared handle, by round: {ratios}; goal ≤ {GOAL}: {verdict}\n"
+        "p99 over that of the shared handle, by round: {of_all}; goal ≤ {GOAL}: {verdict}. \
+         Of the answered alone: {answered}\n"
     )
 }
 
