@@ -9,6 +9,7 @@
 pub mod cgroup;
 pub mod client;
 pub mod dns;
+pub mod figures;
 pub mod flow;
 pub mod gate;
 pub mod launcher;

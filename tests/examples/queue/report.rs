@@ -1,5 +1,7 @@
 //! From what was measured to the table that is printed, and whether the goals are met.
 
+use kernel_tests::figures::{median, ranged};
+
 use crate::{
     load::Outcome,
     system::{KERNEL, System},
@@ -234,24 +236,6 @@ fn find<'a>(measured: &'a [Measured], system: &str) -> Option<&'a Measured> {
     measured
         .iter()
         .find(|side| side.system.to_string() == system)
-}
-
-/// The middle value, or the mean of the two in the middle; not a number when there is none.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        len => f64::midpoint(sorted[(len - 1) / 2], sorted[len / 2]),
-    }
-}
-
-/// `0.99 (0.91–1.04)`: the median, the least and the greatest.
-fn ranged(values: &[f64], decimals: usize) -> String {
-    let least = values.iter().copied().fold(f64::NAN, f64::min);
-    let greatest = values.iter().copied().fold(f64::NAN, f64::max);
-    let median = median(values);
-    format!("{median:.decimals$} ({least:.decimals$}–{greatest:.decimals$})")
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! From what was measured to the table that is printed.
 
-use kernel_tests::load::{Kind, Report};
+use kernel_tests::{
+    figures::{median, ranged},
+    load::{Kind, Report},
+};
 
 use crate::system::System;
 
@@ -108,22 +111,4 @@ pub(crate) fn table(title: &str, measured: &[Measured]) -> String {
         "p99 over that of the shared handle, by round: {of_all}; goal ≤ {GOAL}: {verdict}. \
          Of the answered alone: {answered}\n"
     )
-}
-
-/// The middle value, or the mean of the two in the middle; not a number when there is none.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        len => f64::midpoint(sorted[(len - 1) / 2], sorted[len / 2]),
-    }
-}
-
-/// `0.99 (0.91–1.04)`: the median, the least and the greatest.
-fn ranged(values: &[f64], decimals: usize) -> String {
-    let least = values.iter().copied().fold(f64::NAN, f64::min);
-    let greatest = values.iter().copied().fold(f64::NAN, f64::max);
-    let median = median(values);
-    format!("{median:.decimals$} ({least:.decimals$}–{greatest:.decimals$})")
 }
