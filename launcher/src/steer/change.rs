@@ -16,7 +16,8 @@ use super::{
     aim::Aim,
     forget,
     group::{Group, OwnSockets, still_listens},
-    kind,
+    loading::{Loaded, kind},
+    policy_of,
     program::{Kind, Program},
     remove_pins,
 };
@@ -31,9 +32,6 @@ use crate::{
 
 /// Copies of members' sockets, by cookie.
 pub type Copies = HashMap<u64, OwnedFd>;
-
-/// A program that is loaded and steers nobody yet, and the name of the directory with its pins.
-type Loaded = (Program, Option<String>);
 
 impl Steering {
     /// Whether [`Steering::change`] would need copies of the members' sockets.
@@ -186,13 +184,6 @@ impl Steering {
             self.handed_over |= group.change(endpoint, policy, &self.aim, &self.own, copies)?;
         }
         Ok(())
-    }
-}
-
-fn policy_of(policies: Policies, protocol: Protocol) -> Policy {
-    match protocol {
-        Protocol::Tcp => policies.connections(),
-        Protocol::Udp => policies.datagrams(),
     }
 }
 

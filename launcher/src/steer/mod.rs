@@ -5,6 +5,7 @@
 //! holding socket is, the launcher's own member of the group.
 
 mod account;
+mod adopt;
 mod aim;
 mod batch;
 mod change;
@@ -12,6 +13,7 @@ mod counting;
 mod flows;
 mod group;
 mod hints;
+mod loading;
 pub(crate) mod measure;
 mod object;
 mod probes;
@@ -28,8 +30,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use launcher_common::MEMBERS_MAX;
-
 pub use self::aim::Cpus;
 pub use self::change::Copies;
 pub use self::flows::FlowsView;
@@ -38,11 +38,10 @@ pub use self::probes::reached_at;
 pub use self::remember::{Remembered, RememberedGroup, RememberedMember};
 pub use self::view::{Counted, GroupView, Sent};
 use self::{
-    account::{Account, Books},
+    account::Account,
     aim::Aim,
-    counting::cannot_count,
-    group::{Group, Member, OwnSockets, still_listens},
-    program::{Kind, Program},
+    group::{Group, Member, OwnSockets},
+    loading::Loaded,
 };
 use crate::{
     failure::Failure,
@@ -113,7 +112,7 @@ pub struct Steering {
     hints: HashMap<WorkerId, u64>,
     /// For the first group; loaded at the start, so that what the kernel lacks is known before a
     /// worker runs.
-    spare: Option<(Program, Option<String>)>,
+    spare: Option<Loaded>,
     /// The number of the next group's pins.
     next_pins: u32,
     handed_over: bool,
@@ -275,202 +274,7 @@ impl Steering {
             // The table of an object of the user's own is in turn, by weight.
             return Policy::RoundRobin;
         }
-        match protocol {
-            Protocol::Tcp => self.policies.connections(),
-            Protocol::Udp => self.policies.datagrams(),
-        }
-    }
-
-    fn take_program(&mut self, protocol: Protocol) -> Result<(Program, Option<String>), Failure> {
-        match self.spare.take_if(|_| protocol == Protocol::Tcp) {
-            Some(spare) => Ok(spare),
-            None => self.load(protocol),
-        }
-    }
-
-    fn load(&mut self, protocol: Protocol) -> Result<(Program, Option<String>), Failure> {
-        self.load_kind(kind(protocol, self.policy(protocol), self.flows))
-    }
-
-    fn load_kind(&mut self, kind: Kind) -> Result<(Program, Option<String>), Failure> {
-        let pinned = self.pins.is_some();
-        let name = pinned.then(|| format!("g{}", self.next_pins));
-        self.next_pins += 1;
-        Ok((self.load_from(kind, name.as_deref())?, name))
-    }
-
-    fn load_from(&self, kind: Kind, name: Option<&str>) -> Result<Program, Failure> {
-        let pins = match (&self.pins, name) {
-            (Some(pins), Some(name)) => Some(pins.join(name)),
-            _ => None,
-        };
-        if let Some(pins) = &pins {
-            fs::create_dir_all(pins).map_err(|error| {
-                Failure::io(
-                    format!("cannot pin to {}", pins.display()),
-                    "mkdir",
-                    &error,
-                    "look at the bpffs that it is on; or remove the directory",
-                )
-            })?;
-        }
-        match self.object(kind.protocol()) {
-            Some(object) => object.load(pins.as_deref()),
-            None => Program::load(kind, pins.as_deref()),
-        }
-    }
-
-    fn group(
-        &mut self,
-        endpoint: &Endpoint,
-        policy: Policy,
-        uid: u32,
-        loaded: Option<(Program, Option<String>)>,
-    ) -> Result<Group, Failure> {
-        let (program, pins) = loaded.map_or((None, None), |(program, pins)| (Some(program), pins));
-        let mut group = Group {
-            policy,
-            flow_timeout: self.flow_timeout,
-            ailing: self.ailing.clone(),
-            program,
-            pins,
-            members: BTreeMap::new(),
-            remembered: Vec::new(),
-            places: 0,
-            installed: None,
-            due: false,
-            unattached: Vec::new(),
-            deserted: None,
-            abandoned: false,
-            early: self.early || self.hold,
-            holds: self.hold,
-            holding: None,
-            uid,
-        };
-        if policy == Policy::LeastConn {
-            self.start_counting()?;
-            if let Some(account) = &mut self.account {
-                group.count(endpoint, account)?;
-            }
-        }
-        Ok(group)
-    }
-
-    /// Makes a worker's socket, which belongs to `uid`, a member of its group, which is created if
-    /// it is the first. The copy of the socket is closed by [`Steering::close_copies`] at the
-    /// latest. False: the server has closed the socket meanwhile.
-    ///
-    /// # Errors
-    /// When the program can't be loaded, the group is full, or the kernel refuses the socket.
-    pub fn adopt(
-        &mut self,
-        worker: WorkerId,
-        cookie: u64,
-        endpoint: &Endpoint,
-        uid: u32,
-        socket: OwnedFd,
-    ) -> Result<bool, Failure> {
-        if !self.groups.contains_key(endpoint) {
-            let policy = self.policy(endpoint.protocol);
-            let steered = policy != Policy::Kernel;
-            let loaded = steered
-                .then(|| self.take_program(endpoint.protocol))
-                .transpose()?;
-            let group = self.group(endpoint, policy, uid, loaded)?;
-            self.groups.insert(endpoint.clone(), group);
-        }
-        let Some(group) = self.groups.get_mut(endpoint) else {
-            return Ok(false);
-        };
-        if group.members.values().any(|member| member.cookie == cookie) {
-            return Ok(true);
-        }
-        let known = group.remembered.iter().position(|was| was.cookie == cookie);
-        let (index, member) = if let Some(known) = known {
-            let was = group.remembered.swap_remove(known);
-            let mut listed = false;
-            if let Some(books) = group.books() {
-                let tagged = books.tag(&socket, was.index);
-                listed = tagged.map_err(|error| cannot_count(endpoint, &error))?
-                    && books.is_listed(cookie);
-            }
-            if let Some(program) = &group.program {
-                let told = program.hint(was.index);
-                self.hints.entry(worker).or_insert(told);
-            }
-            let member = Member {
-                worker,
-                cookie,
-                before: was.before,
-                listed,
-            };
-            (was.index, member)
-        } else {
-            let free = |index: u16| {
-                !group.members.contains_key(&index)
-                    && group.remembered.iter().all(|was| was.index != index)
-            };
-            let Some(index) = group.free_place(free) else {
-                return Err(Failure::new(
-                    format!("cannot steer to worker {worker} on {endpoint}"),
-                    format_args!("the group has its {MEMBERS_MAX} members already"),
-                    "start fewer workers, or make the server open fewer sockets on this port",
-                ));
-            };
-            let mut before = 0;
-            // First, so that all that begins there is counted.
-            if let Some(books) = group.books()
-                && let Err(error) = books.tag(&socket, index)
-                && still_listens(&socket)
-            {
-                return Err(cannot_count(endpoint, &error));
-            }
-            if let Some(program) = &mut group.program {
-                if let Err(error) = program.set_member(index, &socket) {
-                    if !still_listens(&socket) {
-                        return Ok(false);
-                    }
-                    let what = format!("cannot steer to worker {worker} on {endpoint}");
-                    return Err(ebpf_failure(what, &error));
-                }
-                before = program.sent_to(index);
-                // Its place may have been another worker's.
-                let hint = self.hints.get(&worker).copied().unwrap_or(0);
-                let what = || format!("cannot steer to worker {worker} on {endpoint}");
-                let hinted = program.set_hint(index, hint);
-                hinted.map_err(|error| ebpf_failure(what(), &error))?;
-            }
-            (
-                index,
-                Member {
-                    worker,
-                    cookie,
-                    before,
-                    listed: false,
-                },
-            )
-        };
-        self.unlisted |= !member.listed && group.books().is_some_and(Books::are_open);
-        if group.members.is_empty() {
-            group.uid = uid;
-        }
-        if group.program.is_some() {
-            group.unattached.push(socket);
-        } else {
-            // There may be one on a socket that listened before the policy became `kernel`, and was
-            // not known then.
-            let _ = Program::detach(&socket);
-        }
-        group.places = group.places.max(index + 1);
-        group.members.insert(index, member);
-        if group.remembered.is_empty() {
-            if self.gathering && group.only_grows(&self.aim) {
-                group.due = true;
-            } else {
-                self.handed_over |= group.steer(endpoint, &self.aim, &self.own)?;
-            }
-        }
-        Ok(true)
+        policy_of(self.policies, protocol)
     }
 
     /// Until [`Steering::install_gathered`], members that are only added to a table wait for each other:
@@ -622,12 +426,11 @@ impl Steering {
     }
 }
 
-/// The kind of program for a group, whose flow table has room for `flows`.
-fn kind(protocol: Protocol, policy: Policy, flows: u32) -> Kind {
-    match (protocol, policy) {
-        (Protocol::Udp, _) => Kind::Datagrams { flows },
-        (Protocol::Tcp, Policy::LeastConn) => Kind::LeastConn,
-        (Protocol::Tcp, _) => Kind::Connections,
+/// The policy for groups of this protocol, where our program steers.
+fn policy_of(policies: Policies, protocol: Protocol) -> Policy {
+    match protocol {
+        Protocol::Tcp => policies.connections(),
+        Protocol::Udp => policies.datagrams(),
     }
 }
 

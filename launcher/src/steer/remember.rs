@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use launcher_common::HOLD;
 use serde::{Deserialize, Serialize};
 
-use super::{Steering, group::Holding, kind};
+use super::{Steering, group::Holding, loading::kind};
 use crate::{
     failure::Failure,
     policy::Policy,
