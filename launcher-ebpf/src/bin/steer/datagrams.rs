@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::generated::bpf_ktime_get_coarse_ns,
     programs::SkReuseportContext,
 };
-use launcher_common::{FlowState, MEMBERS_MAX, Table};
+use launcher_common::{Flow, FlowState, MEMBERS_MAX, Table};
 
 use crate::{
     ByTable, Chooser as _, SYNS, count, fall_through,
@@ -16,11 +16,8 @@ use crate::{
 
 #[inline(always)]
 pub fn decide(ctx: &SkReuseportContext, table: &Table) -> u32 {
-    if table.flow_timeout == 0 {
-        return choose(ctx, table).map_or_else(nobody(table), |_| SK_PASS);
-    }
-    let Some(flow) = packet::flow(ctx) else {
-        return choose(ctx, table).map_or_else(nobody(table), |_| SK_PASS);
+    let Some(flow) = flow(ctx, table) else {
+        return choose(ctx, table).map_or_else(|| nobody(table), |_| SK_PASS);
     };
     // SAFETY: the helper only reads a clock.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
@@ -42,7 +39,7 @@ pub fn decide(ctx: &SkReuseportContext, table: &Table) -> u32 {
         }
     }
     let Some(member) = choose(ctx, table) else {
-        return nobody(table)();
+        return nobody(table);
     };
     let state = FlowState {
         member: u32::from(member),
@@ -81,11 +78,23 @@ fn socket(member: u32) -> u32 {
     SOCKETS.get(member).copied().unwrap_or(0)
 }
 
+/// The flow that a datagram is of; `None` where each is on its own.
+#[inline(always)]
+fn flow(ctx: &SkReuseportContext, table: &Table) -> Option<Flow> {
+    if table.flow_timeout == 0 {
+        return None;
+    }
+    packet::flow(ctx)
+}
+
 /// What becomes of a datagram for which there is nobody.
 #[inline(always)]
-fn nobody(table: &Table) -> impl FnOnce() -> u32 {
-    let empty = table.len == 0;
-    move || if empty { refuse() } else { fall_through() }
+fn nobody(table: &Table) -> u32 {
+    if table.len == 0 {
+        refuse()
+    } else {
+        fall_through()
+    }
 }
 
 /// Notes that a member has a flow that is not idle.
