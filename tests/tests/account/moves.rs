@@ -47,6 +47,17 @@ fn connect(count: u64) -> Vec<TcpStream> {
     connections.expect("there is room in the queues")
 }
 
+/// Has all of these served (`why` they must be), and ends the fleet when no connection is counted
+/// any more.
+#[track_caller]
+fn served(fleet: Patient, connections: Vec<TcpStream>, why: &str) {
+    for connection in connections {
+        client::receive(&connection).expect(why);
+    }
+    all_closed(&fleet.launcher);
+    fleet.end();
+}
+
 #[test]
 fn connections_that_move_count_for_those_to_whom_they_move() {
     let Some(_netns) = gate::enter(&["python3"]) else {
@@ -70,11 +81,7 @@ fn connections_that_move_count_for_those_to_whom_they_move() {
     });
 
     fleet.accept(2);
-    for connection in connections {
-        client::receive(&connection).expect("it was moved, not cut");
-    }
-    all_closed(&fleet.launcher);
-    fleet.end();
+    served(fleet, connections, "it was moved, not cut");
 }
 
 #[test]
@@ -101,11 +108,7 @@ fn what_was_held_counts_for_those_to_whom_it_is_handed_over() {
         active.get(&0) == Some(&(2 * WAITING))
     });
     next.signal(Signal::USR2);
-    for connection in connections {
-        client::receive(&connection).expect("it was held, not cut");
-    }
-    all_closed(&fleet.launcher);
-    fleet.end();
+    served(fleet, connections, "it was held, not cut");
 }
 
 #[test]
@@ -140,11 +143,7 @@ fn connections_older_than_the_count_are_counted_nowhere_wherever_they_move() {
     all_closed(&fleet.launcher);
 
     fleet.accept(2);
-    for connection in connections {
-        client::receive(&connection).expect("it was moved, not cut");
-    }
-    all_closed(&fleet.launcher);
-    fleet.end();
+    served(fleet, connections, "it was moved, not cut");
 }
 
 #[test]

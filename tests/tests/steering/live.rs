@@ -11,17 +11,7 @@ use kernel_tests::{
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
-use crate::{PORT, address, answer_from, dealt, nodes};
-
-const POLICIES: [&str; 7] = [
-    "round-robin",
-    "least-conn",
-    "hash",
-    "source",
-    "cpu",
-    "random",
-    "kernel",
-];
+use crate::{POLICIES, PORT, address, answer_from, dealt, nodes};
 
 /// A walk through every ordered pair of different policies, each once.
 fn every_change() -> Vec<&'static str> {

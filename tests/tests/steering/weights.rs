@@ -7,7 +7,7 @@ use kernel_tests::{
 };
 use nix::sys::signal::Signal;
 
-use crate::{address, assert_all_steered, dealt, nodes};
+use crate::{POLICIES, address, assert_all_steered, dealt, nodes};
 
 #[track_caller]
 fn assert_share(launcher: &Launcher, of: u64, slot: u64, expected: RangeInclusive<u64>) {
@@ -48,14 +48,7 @@ fn a_slot_of_weight_0_gets_nothing_new_and_keeps_what_it_has() {
     let Some(_netns) = gate::enter(&["node"]) else {
         return;
     };
-    for policy in [
-        "round-robin",
-        "least-conn",
-        "hash",
-        "source",
-        "cpu",
-        "random",
-    ] {
+    for policy in POLICIES.into_iter().filter(|&policy| policy != "kernel") {
         let launcher = nodes(2, &["--steer", policy]).ready();
         launcher.ask(&["weight", "1", "0"]);
         assert_share(&launcher, 60, 1, 0..=0);
