@@ -18,25 +18,25 @@ const RUNS: u64 = 20;
 
 /// What came of it.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::bench) struct Evenness {
-    pub(in crate::bench) cpus: u64,
-    pub(in crate::bench) way: Way,
+pub(in crate::bench::steer) struct Evenness {
+    pub(in crate::bench::steer) cpus: u64,
+    pub(in crate::bench::steer) way: Way,
     /// Under [`Way::Hybrid`]: whether every CPU is busy, not quiet.
-    pub(in crate::bench) busy: bool,
+    pub(in crate::bench::steer) busy: bool,
     /// The most that any member had too many or too few, at any moment of any run.
-    pub(in crate::bench) off: f64,
+    pub(in crate::bench::steer) off: f64,
     /// The busiest member's connections over the mean, at the end: the worst run's.
-    pub(in crate::bench) max_mean: f64,
+    pub(in crate::bench::steer) max_mean: f64,
     /// The coefficient of variation of the gaps between a member's connections, counted in
     /// connections: 0 when members take exact turns, nearly 1 when chance decides.
-    pub(in crate::bench) gaps: f64,
+    pub(in crate::bench::steer) gaps: f64,
     /// What that does to queues: how long 99 % of the connections took at most, in the time that each
     /// occupies its member, where Poisson arrivals ask 70 % of what the members can do.
-    pub(in crate::bench) p99: f64,
+    pub(in crate::bench::steer) p99: f64,
 }
 
 /// For 2 to 64 CPUs, each way.
-pub(in crate::bench) fn simulate_all() -> Vec<Evenness> {
+pub(in crate::bench::steer) fn simulate_all() -> Vec<Evenness> {
     let ways = [
         (Way::Shared, false),
         (Way::Own, false),

@@ -2,7 +2,7 @@
 
 use super::{median, paired, ranged, spread, verdict};
 use crate::{
-    bench::comparison::{Comparison, Side},
+    bench::steer::comparison::{Comparison, Side},
     policy::Policy,
 };
 
@@ -14,7 +14,7 @@ const RATIO_GOAL: f64 = 0.98;
 const COUNTING_GOAL: f64 = 0.97;
 
 /// The table, what the programs counted, and what counting costs.
-pub(in crate::bench) fn comparisons(comparisons: &[Comparison]) -> String {
+pub(in crate::bench::steer) fn comparisons(comparisons: &[Comparison]) -> String {
     let mut text = format!(
         "{:>7}  {:<11}  {:>8}  {:<21}  {:<11}  {:>8}  {:>8}  {}\n",
         "workers",

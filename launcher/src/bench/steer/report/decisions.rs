@@ -1,7 +1,7 @@
 //! Nanoseconds per decision.
 
 use super::{median, paired, ranged, verdict};
-use crate::{bench::decision::Decisions, policy::Policy};
+use crate::{bench::steer::decision::Decisions, policy::Policy};
 
 /// The most that a decision may cost, in nanoseconds, beyond an empty program: that of a policy which
 /// only looks into its table, and that of one which searches up to 64 members.
@@ -9,7 +9,7 @@ const TABLE_GOAL: f64 = 60.0;
 const SEARCH_GOAL: f64 = 200.0;
 
 /// The table.
-pub(in crate::bench) fn decisions(decisions: &[Decisions]) -> String {
+pub(in crate::bench::steer) fn decisions(decisions: &[Decisions]) -> String {
     let mut text = format!(
         "{:>7}  {:<11}  {:>8}  {:>8}  {:<21}  goal\n",
         "members", "policy", "empty", "gross", "net of empty",

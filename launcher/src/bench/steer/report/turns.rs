@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use super::{median, paired, ranged};
 use crate::{
-    bench::turns::{Cost, Costs, Evenness},
+    bench::steer::turns::{Cost, Costs, Evenness},
     steer::measure::Way,
 };
 
 /// The table of nanoseconds.
-pub(in crate::bench) fn costs(costs: &[Costs]) -> String {
+pub(in crate::bench::steer) fn costs(costs: &[Costs]) -> String {
     let mut text = format!(
         "{:>12}  {:<14}  {:>8}  {:<21}  {:>17}  CPUs were ours\n",
         "CPUs at once", "turns from", "gross", "net of no turn", "all CPUs together"
@@ -38,7 +38,7 @@ fn nanoseconds(costs: &[Cost]) -> Vec<f64> {
 }
 
 /// The table of evenness: a column for each number of CPUs.
-pub(in crate::bench) fn turns(simulated: &[Evenness]) -> String {
+pub(in crate::bench::steer) fn turns(simulated: &[Evenness]) -> String {
     type Figure = fn(&Evenness) -> f64;
     let figures: [(&str, usize, Figure); 4] = [
         ("± connections of a member, at worst", 1, |turns| turns.off),
@@ -90,7 +90,7 @@ fn rows(simulated: &[Evenness]) -> Vec<(Way, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::turns::simulate_all;
+    use crate::bench::steer::turns::simulate_all;
 
     fn fits(text: &str) -> bool {
         text.lines().all(|line| line.chars().count() <= 100)

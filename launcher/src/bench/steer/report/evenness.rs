@@ -1,10 +1,10 @@
 //! How connections were dealt out.
 
 use super::spread;
-use crate::bench::evenness::Dealt;
+use crate::bench::steer::evenness::Dealt;
 
 /// The table.
-pub(in crate::bench) fn dealt(dealt: &[Dealt]) -> String {
+pub(in crate::bench::steer) fn dealt(dealt: &[Dealt]) -> String {
     let mut text = format!(
         "{:>7}  {:<11}  {:>11}  {:>8}  {:>9}  {:>6}  {:>6}  {}\n",
         "workers", "policy", "connections", "max/mean", "variation", "least", "most", "failed"
