@@ -2,6 +2,11 @@
 //!
 //! [`steer`] measures the launcher as it is, for its developers (`cargo xtask bench-steer`).
 
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the report decodes what the generator encodes")
+)]
+mod latency;
 #[expect(dead_code, reason = "its users come next")]
 mod model;
 mod steer;
