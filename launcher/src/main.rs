@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     match env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some(output::PUMP_VERB) => return output::pump_main(),
         Some(bench::WORKER_VERB) => return bench::worker_main(),
+        Some(bench::LOAD_VERB) => return bench::load_main(),
         Some(bench::STEER_VERB) => return bench::steer_main(),
         Some(run::CHECK_VERB) => return check(),
         _ => {}

@@ -15,8 +15,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Socket, Type};
 
-use super::{Bench, Options, load::Sources};
+use super::{Bench, Options};
 use crate::{
+    bench::sources::Sources,
     policy::{Policy, Site, Weighted, compile},
     steer::{
         measure::{Empty, RunTime, Statistics},

@@ -4,8 +4,8 @@ use std::{iter, time::Duration};
 
 use clap::{Parser, ValueEnum, value_parser};
 
-use super::{decision, evenness, load, turns};
-use crate::policy::Policy;
+use super::{decision, evenness, turns};
+use crate::{bench::sources::THREADS, policy::Policy};
 
 /// Compare the policies with the kernel's hash, and measure what a decision costs.
 #[derive(Debug, Parser)]
@@ -112,7 +112,7 @@ impl Options {
             Part::Rates => format!(
                 "Connections per second: {} clients × {in_flight} connections in flight, one request \
                  each; {rounds} × {} s by turns",
-                load::THREADS,
+                THREADS,
                 seconds.as_secs_f64()
             ),
             Part::Decisions => format!(
