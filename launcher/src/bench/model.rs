@@ -106,7 +106,7 @@ pub(crate) struct LoadResult {
     pub(crate) answered: u64,
     /// The others.
     pub(crate) errors: Errors,
-    /// Connections that were opened.
+    /// Connections that were opened, and carried a request of that time.
     pub(crate) connections: u64,
     /// Latency of the good answers in ns, an HDR histogram (3 digits) as base64 of its V2 deflate form.
     pub(crate) latency: String,

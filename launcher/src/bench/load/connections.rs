@@ -108,6 +108,23 @@ impl Connections {
         content.as_mut().filter(|_| *turn == key.turn)
     }
 
+    pub(super) fn has(&self, key: Key) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// Whether this is the connection's present request, and has not ended.
+    pub(super) fn is_under_way(&self, key: Key, number: u32) -> bool {
+        self.find(key).is_some_and(|connection| {
+            let is_busy = matches!(connection.phase, Phase::Sending(..) | Phase::Receiving(..));
+            is_busy && connection.requests == number
+        })
+    }
+
+    fn find(&self, key: Key) -> Option<&Connection> {
+        let (turn, content) = self.places.get(key.place as usize)?;
+        content.as_ref().filter(|_| *turn == key.turn)
+    }
+
     /// Takes one out. Dropping it closes it.
     pub(super) fn remove(&mut self, key: Key) -> Option<Connection> {
         let (turn, content) = self.places.get_mut(key.place as usize)?;

@@ -3,6 +3,8 @@
 //! One request goes through: [`Queue::take`] → `send` (a new connection, or a free one) →
 //! [`Phase::Sending`] → [`Phase::Receiving`] → `answered` or `lost`.
 
+mod exchange;
+
 use std::{
     collections::VecDeque,
     os::fd::OwnedFd,
@@ -13,15 +15,13 @@ use rustix::{
     buffer::spare_capacity,
     event::{
         Timespec,
-        epoll::{self, CreateFlags, Event, EventData, EventFlags},
+        epoll::{self, CreateFlags, Event},
     },
     io::Errno,
-    net::{RecvFlags, SendFlags, recv, send, sockopt::set_socket_linger},
     time::{ClockId, clock_gettime},
 };
 
 use super::{
-    answer::Answer,
     connections::{Connection, Connections, Key, Opener, Phase, Request, Watched},
     lost::Lost,
     plan::{Plan, Share, Times},
@@ -32,6 +32,12 @@ use crate::{bench::model::Shape, failure::Failure};
 
 /// How long a server has to close a connection that it was asked to.
 const CLOSING: Duration = Duration::from_secs(1);
+
+/// So many connections more than are in use may wait to be closed.
+pub(super) const FINISHING: usize = 64;
+
+/// So many deadlines of requests that have ended may be kept.
+const DEADLINES: usize = 1024;
 
 /// How many events are taken at a time.
 const EVENTS: usize = 256;
@@ -51,10 +57,10 @@ pub(super) struct Driver<'a> {
     connections: Connections,
     /// Those that are not to be closed.
     open: usize,
-    /// Free ones, the longest free first. Some may have gone meanwhile.
+    /// Free ones, the longest free first.
     idle: VecDeque<Key>,
-    /// What was sent, in the order in which it times out: on which connection, as its how manieth
-    /// request. Most have ended meanwhile.
+    /// What was sent, in the order in which it times out: the connection, and how many requests that had
+    /// got by then. Most have ended meanwhile.
     deadlines: VecDeque<(Instant, Key, u32)>,
     /// Those that the server is to close by then.
     finishing: VecDeque<(Instant, Key)>,
@@ -114,7 +120,9 @@ impl<'a> Driver<'a> {
         }
         if let (Some((began, before)), Some((ended, after))) = (since, until) {
             let counted = ended.saturating_duration_since(began).as_secs_f64();
-            self.tally.busy = after.saturating_sub(before).as_secs_f64() / counted;
+            // On a machine that stands still both may be the same moment.
+            let used = after.saturating_sub(before).as_secs_f64();
+            self.tally.busy = used / counted.max(f64::EPSILON);
             self.tally.cpu = cpu_time().saturating_sub(before);
         }
         Ok(self.tally)
@@ -149,7 +157,7 @@ impl<'a> Driver<'a> {
             }
         }
         while let Some(&(deadline, key, number)) = self.deadlines.front() {
-            if self.is_under_way(key, number) {
+            if self.connections.is_under_way(key, number) {
                 if deadline > now {
                     break;
                 }
@@ -158,7 +166,7 @@ impl<'a> Driver<'a> {
             self.deadlines.pop_front();
         }
         while let Some(&(deadline, key)) = self.finishing.front() {
-            if self.connections.get(key).is_some() {
+            if self.connections.has(key) {
                 if deadline > now {
                     break;
                 }
@@ -166,14 +174,6 @@ impl<'a> Driver<'a> {
             }
             self.finishing.pop_front();
         }
-    }
-
-    /// Whether this is the connection's present request, and has not ended.
-    fn is_under_way(&mut self, key: Key, number: u32) -> bool {
-        self.connections.get(key).is_some_and(|connection| {
-            connection.requests == number
-                && matches!(connection.phase, Phase::Sending(..) | Phase::Receiving(..))
-        })
     }
 
     /// Sends what is due, as far as there are connections.
@@ -209,6 +209,12 @@ impl<'a> Driver<'a> {
         connection.phase = Phase::Sending(request, 0);
         let deadline = (due + self.plan.timeout, key, connection.requests);
         self.deadlines.push_back(deadline);
+        // One that hangs would keep all that came after it.
+        if self.deadlines.len() > 4 * self.limit + DEADLINES {
+            let connections = &self.connections;
+            self.deadlines
+                .retain(|&(_, key, number)| connections.is_under_way(key, number));
+        }
         // On the loopback interface it is mostly open by now.
         self.transmit(key);
     }
@@ -216,12 +222,11 @@ impl<'a> Driver<'a> {
     /// A connection for a request: another one as long as there are too few, or the one that was free
     /// for longest.
     fn connection(&mut self) -> Result<Key, Errno> {
-        if self.open >= self.limit {
-            while let Some(key) = self.idle.pop_front() {
-                if self.connections.get(key).is_some() {
-                    return Ok(key);
-                }
-            }
+        // While all are open, and not all are busy, one is free.
+        if self.open >= self.limit
+            && let Some(key) = self.idle.pop_front()
+        {
+            return Ok(key);
         }
         let socket = self.opener.open()?;
         self.open += 1;
@@ -232,195 +237,6 @@ impl<'a> Driver<'a> {
             requests: 0,
             is_counted: false,
         }))
-    }
-
-    /// Does what an event asks for.
-    fn handle(&mut self, event: Event) {
-        let (flags, data) = (event.flags, event.data);
-        let key = Key::from(data.u64());
-        let has_closed = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        match &connection.phase {
-            Phase::Sending(..) => self.transmit(key),
-            Phase::Receiving(..) => self.receive(key, has_closed),
-            // Nothing should come; the server closes what was idle for too long.
-            Phase::Idle => {
-                self.open -= 1;
-                self.connections.remove(key);
-            }
-            Phase::Finishing if has_closed => {
-                self.connections.remove(key);
-            }
-            Phase::Finishing => self.reset(key),
-        }
-    }
-
-    /// Sends the request, or what is left of it.
-    fn transmit(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let Phase::Sending(request, sent) = connection.phase else {
-            return;
-        };
-        let bytes = match request.is_last {
-            true => &self.plan.last_request,
-            false => &self.plan.request,
-        };
-        let left = bytes.get(sent..).unwrap_or_default();
-        let watched = match send(&connection.socket, left, SendFlags::NOSIGNAL) {
-            Ok(more) if more < left.len() => {
-                connection.phase = Phase::Sending(request, sent + more);
-                Watched::Writing
-            }
-            Ok(_) => {
-                if request.is_counted && !connection.is_counted {
-                    connection.is_counted = true;
-                    self.tally.connections += 1;
-                }
-                connection.phase = Phase::Receiving(request, Answer::default());
-                Watched::Reading
-            }
-            Err(Errno::AGAIN | Errno::INTR) => Watched::Writing,
-            Err(error) => return self.lost(key, error.into()),
-        };
-        self.watch(key, watched);
-    }
-
-    /// Reads what has come of the answer. `has_closed`: no more comes after that.
-    fn receive(&mut self, key: Key, has_closed: bool) {
-        loop {
-            let Some(connection) = self.connections.get(key) else {
-                return;
-            };
-            let Phase::Receiving(request, answer) = &mut connection.phase else {
-                return;
-            };
-            let came = match recv(&connection.socket, &mut *self.buffer, RecvFlags::empty()) {
-                Ok((_, came)) => came,
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => return,
-                Err(error) => return self.lost(key, error.into()),
-            };
-            let bytes = self.buffer.get(..came).unwrap_or_default();
-            let is_whole = match answer.feed(bytes) {
-                _ if came == 0 => answer.close(),
-                Ok(is_whole) => is_whole,
-                Err(_) => return self.lost(key, Lost::Bad),
-            };
-            if is_whole {
-                let request = *request;
-                return self.answered(key, request, has_closed || came == 0);
-            }
-            if came == 0 {
-                return self.lost(key, Lost::Closed);
-            }
-            if came < BUFFER && !has_closed {
-                return;
-            }
-        }
-    }
-
-    /// Has epoll look for something.
-    fn watch(&mut self, key: Key, watched: Watched) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let flags = match watched {
-            Watched::Nothing => EventFlags::empty(),
-            Watched::Reading => EventFlags::IN | EventFlags::RDHUP,
-            Watched::Writing => EventFlags::OUT,
-        };
-        let data = EventData::new_u64(key.into());
-        let done = match connection.watched {
-            present if present == watched => Ok(()),
-            Watched::Nothing => epoll::add(&self.epoll, &connection.socket, data, flags),
-            _ => epoll::modify(&self.epoll, &connection.socket, data, flags),
-        };
-        connection.watched = watched;
-        if let Err(error) = done {
-            self.lost(key, error.into());
-        }
-    }
-
-    /// Notes a whole answer.
-    fn answered(&mut self, key: Key, request: Request, has_closed: bool) {
-        let now = Instant::now();
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let Phase::Receiving(_, answer) = &connection.phase else {
-            return;
-        };
-        let is_good = answer.is_good();
-        let goes_on = answer.is_reusable() && !request.is_last && !has_closed;
-        if request.is_counted {
-            match is_good {
-                true => {
-                    let took = now.saturating_duration_since(request.due);
-                    self.tally.answered(took, answer.worker());
-                }
-                false => self.tally.lost(Lost::Bad),
-            }
-        }
-        if goes_on {
-            connection.phase = Phase::Idle;
-            self.idle.push_back(key);
-        } else {
-            connection.phase = Phase::Finishing;
-            self.open -= 1;
-            self.finish(key, has_closed, now);
-        }
-        self.queue.end(now, is_good);
-    }
-
-    /// Has the server close a connection that it was asked to close.
-    fn finish(&mut self, key: Key, has_closed: bool, now: Instant) {
-        if has_closed {
-            self.connections.remove(key);
-            return;
-        }
-        self.finishing.push_back((now + CLOSING, key));
-        // Those that have been closed meanwhile are in it, too.
-        if self.finishing.len() > self.limit {
-            let connections = &mut self.connections;
-            self.finishing
-                .retain(|&(_, key)| connections.get(key).is_some());
-        }
-        if self.finishing.len() > self.limit
-            && let Some((_, oldest)) = self.finishing.pop_front()
-        {
-            self.reset(oldest);
-        }
-    }
-
-    /// Closes a connection that the server should have closed. It would keep its port for another
-    /// minute (TIME_WAIT) if it were not reset.
-    fn reset(&mut self, key: Key) {
-        if let Some(connection) = self.connections.remove(key) {
-            // What is left of it then is a port that is not free.
-            let _ = set_socket_linger(&connection.socket, Some(Duration::ZERO));
-        }
-    }
-
-    /// Ends a connection's request without a good answer, and the connection.
-    fn lost(&mut self, key: Key, kind: Lost) {
-        let Some(connection) = self.connections.remove(key) else {
-            return;
-        };
-        self.open -= 1;
-        if let Phase::Sending(request, _) | Phase::Receiving(request, _) = connection.phase {
-            self.count_lost(request.is_counted, kind);
-        }
-    }
-
-    fn count_lost(&mut self, is_counted: bool, kind: Lost) {
-        if is_counted {
-            self.tally.lost(kind);
-        }
-        self.queue.end(Instant::now(), false);
     }
 }
 

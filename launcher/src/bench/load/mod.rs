@@ -12,8 +12,7 @@
 //!   closes under a request is an error.
 //! - **Who closes**: a connection's last request says `Connection: close`, and the server closes it, as
 //!   with any client, so what waits out its last minute (TIME_WAIT) is at the server's side. The next
-//!   request does not wait for that. If it takes a second, or more than are in use at a time are left
-//!   like that, the client resets it (SO_LINGER 0): after a whole answer nothing is lost by that, and
+//!   request does not wait for that. If that takes a second, or too many are left like that, the client resets it (SO_LINGER 0): after a whole answer nothing is lost by that, and
 //!   closing it otherwise would cost a port for a minute.
 //! - **Ports**: on IPv4's loopback interface each connection comes from another address of 127.0.0.0/8
 //!   (see [`Sources`](super::sources::Sources)), with a port that is chosen when the kernel knows where
@@ -29,7 +28,7 @@ mod driver;
     not(test),
     expect(dead_code, reason = "`bench` starts it when it is there")
 )]
-mod generator;
+pub(super) mod generator;
 mod lost;
 mod plan;
 mod queue;

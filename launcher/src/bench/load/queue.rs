@@ -107,9 +107,12 @@ impl Queue {
     }
 
     /// How much later a request was sent than it could have been: it was due, and, if it had to wait
-    /// for another one's end, that had come.
+    /// for another one's end, that had come. In the closed pace none is due before it is sent.
     pub(super) fn lateness(&self, due: Instant, sent: Instant) -> Duration {
-        sent.saturating_duration_since(due.max(self.freed))
+        match self.arrivals {
+            Some(_) => sent.saturating_duration_since(due.max(self.freed)),
+            None => Duration::ZERO,
+        }
     }
 
     /// Whether a request that was due then is counted.
