@@ -31,6 +31,10 @@ fn main() -> ExitCode {
         Some(bench::WORKER_VERB) => return bench::worker_main(),
         Some(bench::LOAD_VERB) => return bench::load_main(),
         Some(bench::STEER_VERB) => return bench::steer_main(),
+        Some(bench::GUARD_VERB) => return bench::guard_main(),
+        Some(bench::HTTP_VERB) => return bench::http_main(),
+        Some(bench::MASTER_VERB) => return bench::master_main(),
+        Some(bench::SERVE_VERB) => return bench::serve_main(),
         Some(run::CHECK_VERB) => return check(),
         _ => {}
     }

@@ -74,6 +74,12 @@ impl Hierarchy {
         self.own.join(format!("reuseport-launch.{name}"))
     }
 
+    /// The directory of the fleet of this name, for who only looks at it; there may be none.
+    #[must_use]
+    pub fn fleet_directory(&self, name: &str) -> PathBuf {
+        self.root.join(self.fleet_path(name))
+    }
+
     /// Creates the fleet's directory.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     Bench,
-    launched::Launched,
+    launched::{self, Launched},
     load::{self, Tally, Until},
 };
 use crate::{observe::GroupStatus, policy::Policy};
@@ -83,7 +83,7 @@ impl Running {
         bench.interrupt.check()?;
         let mut running = Self {
             policy,
-            launched: Launched::start(policy, workers, &bench.runtime_dir.0)?,
+            launched: launched::start(policy, workers, &bench.runtime_dir.0)?,
             rates: Vec::new(),
             total: Tally::default(),
         };
@@ -93,7 +93,7 @@ impl Running {
 
     /// Returns the connections per second.
     fn load(&mut self, bench: &Bench, duration: Duration) -> Result<f64> {
-        let (tally, took) = load::drive(bench, self.launched.address(), Until::Elapsed(duration));
+        let (tally, took) = load::drive(bench, self.launched.address()?, Until::Elapsed(duration));
         bench.interrupt.check()?;
         self.total.join(&tally);
         Ok(tally.completed() as f64 / took.as_secs_f64())

@@ -3,8 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::{
-    Bench,
-    launched::Launched,
+    Bench, launched,
     load::{self, Until},
 };
 use crate::policy::Policy;
@@ -26,9 +25,9 @@ pub(super) struct Dealt {
 /// Starts a launcher of so many workers, and counts which of them gets how many connections.
 pub(super) fn measure(bench: &Bench, policy: Policy, workers: u16) -> Result<Dealt> {
     bench.interrupt.check()?;
-    let launched = Launched::start(policy, workers.into(), &bench.runtime_dir.0)?;
+    let launched = launched::start(policy, workers.into(), &bench.runtime_dir.0)?;
     let connections = FOR_EACH * u64::from(workers);
-    let (tally, _) = load::drive(bench, launched.address(), Until::Connections(connections));
+    let (tally, _) = load::drive(bench, launched.address()?, Until::Connections(connections));
     bench.interrupt.check()?;
     let by_slot = if policy == Policy::Kernel {
         // Where no program chooses nothing is counted, but each answer tells who gave it.

@@ -30,8 +30,9 @@ use self::{
     interrupt::Interrupt,
     options::{Options, Part},
 };
+use super::failed;
 use crate::{
-    failure::{Exit, Failure},
+    failure::Exit,
     sys::{netns, process::raise_file_limit},
 };
 
@@ -61,15 +62,6 @@ pub fn steer_main() -> ExitCode {
         Ok(()) => Exit::Clean.into(),
         Err(error) => failed(&error),
     }
-}
-
-fn failed(error: &anyhow::Error) -> ExitCode {
-    // Nothing is left to report to when stderr is gone.
-    let _ = writeln!(io::stderr(), "error: {error:#}");
-    error
-        .downcast_ref::<Failure>()
-        .map_or(Exit::Failed, |failure| failure.exit)
-        .into()
 }
 
 /// What a measurement is carried out with.
