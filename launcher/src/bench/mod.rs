@@ -1,7 +1,7 @@
 //! Measures what kernel steering buys, against the alternatives.
 //!
-//! [`runner`] compares the launcher with them, for its users (`reuseport-launch bench`); [`steer`]
-//! measures it as it is, for its developers (`cargo xtask bench-steer`). [`modes`] are what users compare.
+//! [`steer`] measures the launcher as it is, for its developers (`cargo xtask bench-steer`). [`modes`] are
+//! what users compare.
 
 mod guard;
 mod latency;
@@ -10,7 +10,12 @@ mod load;
 #[cfg_attr(not(test), expect(dead_code, reason = "its users come next"))]
 mod model;
 mod modes;
+#[cfg_attr(not(test), expect(dead_code, reason = "its users come next"))]
+#[expect(unused_imports, reason = "its users come next")]
+mod report;
 mod sources;
+#[cfg_attr(not(test), expect(dead_code, reason = "its users come next"))]
+mod stats;
 mod steer;
 mod usage;
 mod words;
