@@ -1,6 +1,7 @@
 //! The command line: its verbs, options and help. Parsing ends with values that are valid by
 //! themselves; what they mean together is `config`'s to decide.
 
+mod bench;
 mod parse;
 mod policies;
 mod quantities;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+pub use bench::{Bench, Disturb, Shape};
 pub use parse::parse;
 pub use quantities::{TimeLimit, duration};
 pub use run::{Ipc, LogFormat, Run};

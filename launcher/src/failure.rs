@@ -20,6 +20,8 @@ pub enum Exit {
     NotExecutable = 126,
     /// The command was not found.
     NotFound = 127,
+    /// A benchmark was interrupted by a signal.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {

@@ -133,6 +133,10 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
             message,
             name,
         } => operate(Request::Send { slot, message }, name)?,
+        Verb::Bench(options) => {
+            drop(out);
+            return bench::compare(*options);
+        }
         Verb::Upgrade { name } => client::upgrade(&dir, name.as_ref())?,
         Verb::Stop { name } => client::stop(&dir, name.as_ref())?,
     }

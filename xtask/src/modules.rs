@@ -38,7 +38,9 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     (
         "bench",
-        &["failure", "policy", "observe", "sys", "steer", "control"],
+        &[
+            "failure", "policy", "fleet", "observe", "sys", "steer", "control", "cli",
+        ],
     ),
     // A crate of its own, to which all of them are `reuseport_launch::…`.
     ("main", &[]),

@@ -1,20 +1,20 @@
 //! Measures what kernel steering buys, against the alternatives.
 //!
-//! [`steer`] measures the launcher as it is, for its developers (`cargo xtask bench-steer`). [`modes`] are
-//! what users compare.
+//! [`runner`] compares the launcher with them, for its users (`reuseport-launch bench`); [`steer`]
+//! measures it as it is, for its developers (`cargo xtask bench-steer`). [`modes`] are what users compare.
 
 mod guard;
+mod interrupt;
 mod latency;
 mod launched;
 mod load;
-#[cfg_attr(not(test), expect(dead_code, reason = "its users come next"))]
+mod machine;
 mod model;
 mod modes;
-#[cfg_attr(not(test), expect(dead_code, reason = "its users come next"))]
-#[expect(unused_imports, reason = "its users come next")]
 mod report;
+mod runner;
+mod scratch;
 mod sources;
-#[cfg_attr(not(test), expect(dead_code, reason = "its users come next"))]
 mod stats;
 mod steer;
 mod usage;
@@ -30,6 +30,7 @@ use crate::failure::{Exit, Failure};
 pub use guard::{GUARD_VERB, guard_main};
 pub use load::{LOAD_VERB, load_main};
 pub use modes::{HTTP_VERB, MASTER_VERB, SERVE_VERB, http_main, master_main, serve_main};
+pub use runner::compare;
 pub use steer::{STEER_VERB, WORKER_VERB, steer_main, worker_main};
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -4,7 +4,6 @@
 use serde::{Deserialize, Serialize};
 
 /// The version of the report's layout. It changes when a field changes its meaning or goes.
-#[cfg_attr(not(test), expect(dead_code, reason = "its users come next"))]
 pub(crate) const REPORT_VERSION: u32 = 1;
 
 /// How a client uses its connections.
@@ -42,7 +41,6 @@ pub(crate) enum Pace {
 }
 
 /// What the generator is told, on its standard input.
-#[expect(dead_code, reason = "its users come next")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LoadSpec {
     /// Where to: `127.0.0.1:8080` or `[::1]:8080`.

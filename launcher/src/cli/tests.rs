@@ -376,3 +376,54 @@ fn help_shows_options_by_group_and_examples() {
         "{help}"
     );
 }
+
+#[test]
+fn a_benchmark() {
+    let bench = |line: &str| match parse_with(line, Some("7")).unwrap().verb {
+        Verb::Bench(bench) => *bench,
+        other => panic!("{line}: {other:?}"),
+    };
+    let plain = bench("bench");
+    assert_eq!((plain.modes.len(), plain.command.len()), (0, 0));
+    assert_eq!((plain.workers, plain.rounds), (Workers::Auto, 5));
+    assert_eq!((plain.shape, plain.connections), (Shape::Connection, None));
+    assert_eq!(
+        (plain.load.as_slice(), plain.seconds),
+        (&[50, 70, 90][..], None)
+    );
+    assert_eq!((plain.timeout, plain.time), (Duration::from_secs(2), None));
+    assert_eq!((plain.path.as_str(), plain.disturb), ("/", None));
+    let full = bench(
+        "bench --modes single,reuseport-ebpf:source:24/56 --baseline single -w 2 --load 70 --rounds 3 \
+         --shape keep-alive:10 --connections 8 --seconds 0.5 --time 10m --disturb stall --timeout 1s \
+         --path /x --json a --svg b --html c --host-network -- node server.js --port 1",
+    );
+    assert_eq!(full.modes, ["single", "reuseport-ebpf:source:24/56"]);
+    assert_eq!(
+        (full.baseline.as_deref(), full.workers),
+        (Some("single"), Workers::Count(2))
+    );
+    assert_eq!(
+        (full.shape, full.connections),
+        (Shape::KeepAlive(10), Some(8))
+    );
+    assert_eq!(
+        (full.seconds, full.time),
+        (Some(0.5), Some(Duration::from_secs(600)))
+    );
+    assert_eq!(
+        (full.disturb, full.host_network),
+        (Some(Disturb::Stall), true)
+    );
+    assert_eq!(full.command, ["node", "server.js", "--port", "1"]);
+    assert_eq!(bench("bench --spin-us 5000").spin_us, Some(5000));
+    for line in [
+        "bench ./server",
+        "bench --spin-us 1 --mix 1:none",
+        "bench --sleep-us 1 -- ./server",
+        "bench --path index.html",
+        "-w 2 bench",
+    ] {
+        refused(line, None);
+    }
+}

@@ -140,10 +140,15 @@ impl FromStr for Ready {
 }
 
 fn http_path(text: &str) -> Result<String, String> {
+    request_path(text, "http:PATH, such as http:/health")
+}
+
+/// The path of a request; `allowed` is said of one that does not start as a path.
+pub(super) fn request_path(text: &str, allowed: &str) -> Result<String, String> {
     let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
     if !text.starts_with('/') {
         return Err(format!(
-            "the path {text:?} does not start with /; allowed: http:PATH, such as http:/health"
+            "the path {text:?} does not start with /; allowed: {allowed}"
         ));
     }
     if !text.bytes().all(visible) {

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use super::{
+    bench::Bench,
     policies::PolicyParser,
     quantities::{TimeLimit, duration_or_infinite},
     run::Run,
@@ -11,6 +12,44 @@ use super::{
 use crate::{policy::Policy, sys::runtime::Name};
 
 const RUN_USAGE: &str = "reuseport-launch run [OPTIONS] -- COMMAND [ARG]...";
+
+const BENCH_USAGE: &str = "reuseport-launch bench [OPTIONS] [-- COMMAND [ARG]...]";
+
+const BENCH_HELP: &str = "\
+Modes:
+  single                     one worker alone
+  shared-listener            all workers wait at one listening socket, and all
+                             wake for each connection *
+  shared-listener-exclusive  the same, but only one wakes (EPOLLEXCLUSIVE) *
+  master-dispatch            a master accepts, and hands connections to workers
+                             in turn, as Node's cluster module does *
+  proxy-dispatch             a master accepts, and passes bytes to a worker and
+                             back, as a load balancer does
+  reuseport-kernel           the kernel's own hash (SO_REUSEPORT)
+  reuseport-ebpf:POLICY      reuseport-launch with this --steer: round-robin,
+                             least-conn, hash, source, cpu, random
+  * with the built-in server only
+
+Examples:
+  What steering buys on this host, with a built-in server that does nothing:
+      reuseport-launch bench
+  For your own server:
+      reuseport-launch bench -- node server.js
+  Two workers that compute for 5 ms, two modes, one load, and a page to show:
+      reuseport-launch bench -w 2 --spin-us 5000 --load 70 --html bench.html \\
+          --modes reuseport-kernel,reuseport-ebpf:round-robin
+  Which requests fail while workers are killed:
+      reuseport-launch bench --disturb kill
+
+In each round each mode is measured once, in changing order: first as fast as it goes, 50 \
+requests at a time, then with as many requests a second as --load says of the baseline's median. What is \
+not beyond the noise is called no difference.
+
+As root all of it is in a network namespace of its own, where no other traffic is. Where there are at least twice as many CPUs as workers, the load generator has CPUs of its own, \
+elsewhere it takes part of the workers'. It runs in a process of its own, and says when it was the \
+bottleneck.
+
+Exit codes: 0 measured, 1 the baseline or all modes failed, 2 usage, 130 interrupted.";
 
 /// What can be done.
 #[derive(Debug, Subcommand)]
@@ -123,6 +162,10 @@ pub enum Verb {
         /// Which launcher [default: the only one that runs]
         name: Option<Name>,
     },
+    /// Compare kernel steering with the alternatives on this host, for your own server or a
+    /// built-in one
+    #[command(override_usage = BENCH_USAGE, after_help = BENCH_HELP)]
+    Bench(Box<Bench>),
     /// Stop a launcher and its workers, and wait until they are gone
     Stop {
         /// Which launcher [default: the only one that runs]

@@ -24,10 +24,6 @@ mod answer;
 mod arrivals;
 mod connections;
 mod driver;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "`bench` starts it when it is there")
-)]
 pub(super) mod generator;
 mod lost;
 mod plan;
@@ -46,6 +42,7 @@ use std::{
 
 use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 
+pub(crate) use self::generator::Generator;
 use self::{
     driver::Driver,
     plan::{Plan, Share, Times},
@@ -90,10 +87,6 @@ pub fn load_main() -> ExitCode {
 /// its threads was on a CPU for more than 90 % of the counted time; or it sent requests so late that
 /// this is a good part of what was measured (the 99th percentile of lateness is above 1 ms, and above
 /// 20 % of that of the latency).
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "`bench` asks for it when it is there")
-)]
 pub(crate) fn is_limit(result: &LoadResult) -> bool {
     // Without a good answer there is no latency to compare with.
     let p99 = latency::decode(&result.latency).map_or(0, |all| all.value_at_quantile(0.99));

@@ -22,7 +22,6 @@ const BELOW: usize = 4;
 /// # Errors
 ///
 /// What can't be drawn.
-#[cfg_attr(not(test), expect(dead_code, reason = "its users come next"))]
 pub(crate) fn html(report: &Report) -> Result<String, Failure> {
     let summary = Summary::of(report);
     let title = format!("reuseport-launch bench: {}", show::clean(&report.work));

@@ -16,7 +16,6 @@ use super::{
 use crate::bench::model::Report;
 
 /// The report in lines of at most `width` columns; at least 60 are needed.
-#[cfg_attr(not(test), expect(dead_code, reason = "its users come next"))]
 pub(crate) fn table(report: &Report, width: usize, colour: bool) -> String {
     let paint = Paint(colour);
     let summary = Summary::of(report);

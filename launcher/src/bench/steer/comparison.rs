@@ -83,7 +83,7 @@ impl Running {
         bench.interrupt.check()?;
         let mut running = Self {
             policy,
-            launched: launched::start(policy, workers, &bench.runtime_dir.0)?,
+            launched: launched::start(policy, workers, bench.runtime_dir.path())?,
             rates: Vec::new(),
             total: Tally::default(),
         };

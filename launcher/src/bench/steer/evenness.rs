@@ -25,7 +25,7 @@ pub(super) struct Dealt {
 /// Starts a launcher of so many workers, and counts which of them gets how many connections.
 pub(super) fn measure(bench: &Bench, policy: Policy, workers: u16) -> Result<Dealt> {
     bench.interrupt.check()?;
-    let launched = launched::start(policy, workers.into(), &bench.runtime_dir.0)?;
+    let launched = launched::start(policy, workers.into(), bench.runtime_dir.path())?;
     let connections = FOR_EACH * u64::from(workers);
     let (tally, _) = load::drive(bench, launched.address()?, Until::Connections(connections));
     bench.interrupt.check()?;

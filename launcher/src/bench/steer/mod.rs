@@ -5,7 +5,6 @@
 mod comparison;
 mod decision;
 mod evenness;
-mod interrupt;
 mod launched;
 mod load;
 mod options;
@@ -16,21 +15,16 @@ mod worker;
 use std::{
     env,
     ffi::OsString,
-    fs,
     io::{self, Write as _},
-    path::PathBuf,
-    process::{self, ExitCode},
+    process::ExitCode,
     thread,
 };
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 
-use self::{
-    interrupt::Interrupt,
-    options::{Options, Part},
-};
-use super::failed;
+use self::options::{Options, Part};
+use super::{failed, interrupt::Interrupt, machine::cpu_model, scratch::Scratch};
 use crate::{
     failure::Exit,
     sys::{netns, process::raise_file_limit},
@@ -150,30 +144,4 @@ fn command() -> String {
         command += &argument.to_string_lossy();
     }
     command
-}
-
-fn cpu_model() -> String {
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    model.map_or_else(|| "unknown CPU".to_owned(), |(_, model)| model.to_owned())
-}
-
-/// Where the launchers under measurement meet, apart from those that serve. Goes when dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn create() -> io::Result<Self> {
-        let path = env::temp_dir().join(format!("reuseport-launch-bench-{}", process::id()));
-        fs::create_dir(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left then is an empty directory among the temporary ones.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
