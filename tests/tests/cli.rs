@@ -53,7 +53,7 @@ fn the_help_names_every_verb_and_option() {
     let help = stdout(&site, &["--help"]);
     let verbs = [
         "run", "status", "ls", "reload", "scale", "restart", "drain", "undrain", "hint", "send",
-        "upgrade", "stop",
+        "upgrade", "bench", "stop",
     ];
     for verb in verbs {
         let listed = format!("\n  {verb} ");
