@@ -89,11 +89,20 @@ impl Start<'_> {
     /// A proxy to servers of one's own: all listen on the same port, so each is in a network namespace
     /// of its own, under a launcher of its own, which adds nothing to a connection.
     fn proxy(&self, command: &[OsString]) -> Result<Started> {
-        let launch = self.launch(Policy::Kernel, 1, command, true);
+        let start = |slot: u32| {
+            // Each launcher has a slot 0 only.
+            let slot = slot.to_string();
+            let command: Vec<OsString> = command
+                .iter()
+                .map(|word| match word.to_str() {
+                    Some(text) => text.replace("{slot}", &slot).into(),
+                    None => word.clone(),
+                })
+                .collect();
+            Launched::start(&self.launch(Policy::Kernel, 1, &command, true))
+        };
         // They start at the same time.
-        let started: Vec<Launched> = (0..self.workers)
-            .map(|_| Launched::start(&launch))
-            .collect::<Result<_>>()?;
+        let started: Vec<Launched> = (0..self.workers).map(start).collect::<Result<_>>()?;
         let mut launchers = Vec::new();
         let mut upstreams = Vec::new();
         for launched in started {

@@ -185,9 +185,17 @@ impl Proxy {
     /// Something has happened to a side of a connection.
     pub(super) fn on_event(&mut self, epoll: &Epoll, token: Token, what: EpollFlags) -> Result<()> {
         match token {
-            // It wants no more; what the worker has sent before it failed is still passed on.
-            Token::Client(number) if what.contains(EpollFlags::EPOLLERR) => self.abort(number),
-            Token::Client(number) => self.proceed(number),
+            Token::Client(number) => {
+                let client = self.connections.get_mut(number as usize);
+                // Asked again, because the event may be of one that had the number before.
+                let gone = what.contains(EpollFlags::EPOLLERR)
+                    && client.is_some_and(|it| !matches!(it.client.take_error(), Ok(None)));
+                match gone {
+                    // It wants no more. (What a worker has sent before it failed is still passed on.)
+                    true => self.abort(number),
+                    false => self.proceed(number),
+                }
+            }
             Token::Upstream(number) => self.on_upstream(epoll, number)?,
             Token::Control | Token::Listener | Token::Ended(_) | Token::Said(_) => {}
         }
