@@ -206,6 +206,17 @@ impl Drop for Served {
     }
 }
 
+/// The processes in the calling thread's network namespace, but for this one.
+fn processes_here() -> Vec<String> {
+    let here = fs::read_link("/proc/thread-self/ns/net").expect("/proc is mounted");
+    let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid: &u32| pid != std::process::id())
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|it| it == here))
+        .map(|pid| format!("{pid}: {:?}", procfs::arguments(pid)))
+        .collect()
+}
+
 /// Sends these bytes on a new connection, ends our side of it, and reads all that comes back.
 #[track_caller]
 fn exchange(to: SocketAddr, bytes: &[u8]) -> String {
@@ -376,6 +387,24 @@ fn servers_that_know_nothing_of_it_serve_in_the_modes_for_any() {
     }
 }
 
+#[test]
+fn servers_behind_a_proxy_are_as_different_as_their_slots() {
+    let Some(_netns) = gate::enter(&["busybox"]) else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for slot in ["0", "1", "2"] {
+        let files = directory.path().join(slot);
+        fs::create_dir(&files).expect("a new directory");
+        fs::write(files.join("index.html"), slot).expect("a new directory");
+    }
+    let server = servers::busybox_in(8080, directory.path());
+    let served = serve("proxy-dispatch", &["--workers", "3"], &server);
+    let even = ["0", "1", "2"].map(|slot| (slot.to_owned(), 10));
+    assert_eq!(client::spread(served.address, 30), BTreeMap::from(even));
+    served.stop_clean();
+}
+
 /// Reads until the client ends its side, and then sends all of it back.
 const ECHO: &str = "
 import socket, threading
@@ -441,6 +470,43 @@ while True:
     connection.write_all(b".").expect("it reads");
     let error = connection.read(&mut [0]).expect_err("reset");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+
+    // And the other way: the server answers the second client with how the first one ended.
+    let code = "
+import socket
+listener = socket.create_server(('127.0.0.1', 8080))
+ended = b''
+while True:
+    connection = listener.accept()[0]
+    connection.sendall(b'.' + ended)
+    try:
+        connection.recv(1)
+        ended = b'closed'
+    except ConnectionResetError:
+        ended = b'reset'
+    connection.close()
+";
+    let command = servers::python_code(code);
+    let served = serve("proxy-dispatch", &["--workers", "1"], &command);
+    let connect = || {
+        let mut connection =
+            TcpStream::connect_timeout(&served.address, TIMEOUT).expect("it listens");
+        connection
+            .set_read_timeout(Some(TIMEOUT))
+            .expect("a socket");
+        connection.read_exact(&mut [0]).expect("it is accepted");
+        connection
+    };
+    let first = connect();
+    let linger = Some(std::time::Duration::ZERO);
+    socket2::SockRef::from(&first)
+        .set_linger(linger)
+        .expect("a socket");
+    drop(first);
+    let mut second = connect();
+    let mut ended = [0; 5];
+    second.read_exact(&mut ended).expect("told");
+    assert_eq!(&ended, b"reset");
 }
 
 #[test]
@@ -653,5 +719,5 @@ fn what_cannot_be_run_is_said_in_three_parts_and_leaves_nothing() {
     for mode in ["single", "reuseport-kernel"] {
         three_parts(mode, &["--cpus", "1000"], &[], "CPUs 1000");
     }
-    assert_eq!(procfs::children(std::process::id()), Vec::<u32>::new());
+    assert_eq!(processes_here(), Vec::<String>::new());
 }

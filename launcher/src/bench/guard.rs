@@ -6,7 +6,7 @@
 use std::{
     env,
     ffi::OsString,
-    io::{self, Write as _},
+    io,
     os::fd::AsFd as _,
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
@@ -134,6 +134,5 @@ fn guard(options: &Options) -> Result<()> {
         }
     }
     child.wait()?;
-    let _ = io::stderr().flush();
     Ok(())
 }

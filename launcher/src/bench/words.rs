@@ -18,7 +18,7 @@ const LINES: usize = 20;
 /// Bytes that are kept of a line.
 const LINE_BYTES: u64 = 1024;
 
-/// Of what is waited for, how often it is looked whether waiting was called off.
+/// How often it is looked whether waiting was called off.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What only the startup line has of all that a launcher says.

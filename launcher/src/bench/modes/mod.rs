@@ -10,13 +10,16 @@
 //!
 //! All of it ends with who has started it.
 
+mod disturbance;
 mod link;
+mod listening;
 mod master;
 mod mode;
 mod passing;
 mod protocol;
 mod running;
 mod serve;
+mod start;
 mod table;
 mod work;
 mod worker;
@@ -28,9 +31,7 @@ use anyhow::Result;
 use crate::failure::Exit;
 
 pub(crate) use self::{
-    mode::Mode,
-    running::{Disturbance, Running, Setup},
-    work::Work,
+    disturbance::Disturbance, mode::Mode, running::Running, start::Setup, work::Work,
 };
 
 /// The hidden first argument that makes the executable the built-in worker: see [`http_main`].

@@ -1,96 +1,29 @@
 //! A mode that runs: started, looked at, disturbed, stopped.
 
 use std::{
-    env,
-    ffi::OsString,
-    fmt, io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     os::fd::OwnedFd,
-    path::PathBuf,
-    str::FromStr,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::{
-    HTTP_VERB, Mode, Work,
-    link::Master,
-    protocol::{Spec, State, Upstream, Way},
-    worker,
-};
+use super::{Disturbance, Mode, Setup, link::Master, protocol::State, start::Start};
 use crate::{
     bench::{
-        launched::{Launch, Launched},
+        launched::Launched,
         model::Usage,
         usage::{Lost, Used, children},
     },
     failure::{Exit, Failure},
-    policy::Policy,
     sys::cgroup::open_pidfd,
 };
 
 /// How long a stalled worker is stopped.
 const STALL: Duration = Duration::from_secs(1);
-
-/// What is measured, besides the mode.
-#[derive(Clone, Debug)]
-pub(crate) struct Setup {
-    /// How many workers; `single` has one.
-    pub(crate) workers: u32,
-    /// What the built-in worker does for a request.
-    pub(crate) work: Work,
-    /// A server of one's own instead of the built-in worker.
-    pub(crate) command: Option<Vec<OsString>>,
-    /// Where clients connect to; 0: any free port. That of a server of one's own is found out; the
-    /// port is then that of `proxy-dispatch` alone.
-    pub(crate) port: u16,
-    /// The CPUs that may be used by the workers, and by the master or the launcher; empty: any.
-    pub(crate) cpus: Vec<usize>,
-    /// Where launchers have their control sockets.
-    pub(crate) runtime_dir: PathBuf,
-}
-
-/// What is done to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Disturbance {
-    /// It is replaced, as well as the mode can: under the launcher, and of a server of one's own, by the
-    /// verb `restart`; by a master, by starting another one and having the old one end when that is ready
-    /// (TERM: it gets no more connections, and 1 s for those that it has). A `single` built-in worker has
-    /// the port for itself, so it ends first.
-    Reload,
-    /// It is killed (`kill -9`). Whoever has started it starts another one.
-    Kill,
-    /// It is stopped for a second, and goes on.
-    Stall,
-}
-
-impl Disturbance {
-    const ALL: [Self; 3] = [Self::Reload, Self::Kill, Self::Stall];
-}
-
-impl fmt::Display for Disturbance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Reload => "reload",
-            Self::Kill => "kill",
-            Self::Stall => "stall",
-        })
-    }
-}
-
-impl FromStr for Disturbance {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut all = Self::ALL.into_iter();
-        let found = all.find(|disturbance| disturbance.to_string() == text);
-        found.ok_or_else(|| "allowed: reload, kill, stall".to_owned())
-    }
-}
 
 /// A mode that runs. Dropped, all that it has started is stopped, and waited for; and so it is when this
 /// process ends in any other way, a moment later.
@@ -135,21 +68,7 @@ impl Running {
             workers,
             off,
         };
-        let (address, master, launchers) = match (mode, &setup.command) {
-            (Mode::Single, Some(command)) => start.launcher(Policy::Kernel, command)?,
-            (Mode::ProxyDispatch, Some(command)) => start.proxy(command)?,
-            (Mode::ReuseportKernel, command) => {
-                start.launcher(Policy::Kernel, &start.command(command)?)?
-            }
-            (Mode::ReuseportEbpf(policy), command) => {
-                start.launcher(policy, &start.command(command)?)?
-            }
-            (Mode::Single, None) => start.master(Way::Own)?,
-            (Mode::SharedListener, _) => start.master(Way::Shared)?,
-            (Mode::SharedListenerExclusive, _) => start.master(Way::SharedExclusive)?,
-            (Mode::MasterDispatch, _) => start.master(Way::Pass)?,
-            (Mode::ProxyDispatch, None) => start.master(Way::Proxy)?,
-        };
+        let (address, master, launchers) = start.mode(mode)?;
         Ok(Self {
             mode,
             workers,
@@ -310,103 +229,4 @@ fn signal(processes: &[OwnedFd], signal: Signal) {
         // One that has ended is not disturbed any more.
         let _ = pidfd_send_signal(process, signal);
     }
-}
-
-/// What was started: where clients connect to, and by what.
-type Started = (SocketAddr, Option<Master>, Vec<Launched>);
-
-struct Start<'a> {
-    setup: &'a Setup,
-    workers: u32,
-    off: &'a dyn Fn() -> bool,
-}
-
-impl Start<'_> {
-    /// A master with built-in workers.
-    fn master(&self, way: Way) -> Result<Started> {
-        let spec = self.spec(way, self.workers, Vec::new());
-        let (master, state) = Master::start(&spec, self.off)?;
-        let address = state.address.context("the worker has ended at once")?;
-        Ok((address, Some(master), Vec::new()))
-    }
-
-    /// A launcher with all workers.
-    fn launcher(&self, policy: Policy, command: &[OsString]) -> Result<Started> {
-        let launch = self.launch(policy, self.workers, command, false);
-        let launched = Launched::start(&launch)?.wait(self.off)?;
-        Ok((launched.address()?, None, vec![launched]))
-    }
-
-    /// A proxy to servers of one's own: all listen on the same port, so each is in a network namespace
-    /// of its own, under a launcher of its own, which adds nothing to a connection.
-    fn proxy(&self, command: &[OsString]) -> Result<Started> {
-        let launch = self.launch(Policy::Kernel, 1, command, true);
-        // They start at the same time.
-        let started: Vec<Launched> = (0..self.workers)
-            .map(|_| Launched::start(&launch))
-            .collect::<Result<_>>()?;
-        let mut launchers = Vec::new();
-        let mut upstreams = Vec::new();
-        for launched in started {
-            let launched = launched.wait(self.off)?;
-            upstreams.push(Upstream {
-                pid: launched.snapshot()?.pid,
-                address: launched.address()?,
-            });
-            launchers.push(launched);
-        }
-        let spec = self.spec(Way::Proxy, 0, upstreams);
-        let (master, state) = Master::start(&spec, self.off)?;
-        let address = state.address.context("the proxy does not listen")?;
-        Ok((address, Some(master), launchers))
-    }
-
-    fn spec(&self, way: Way, workers: u32, upstreams: Vec<Upstream>) -> Spec {
-        Spec {
-            way,
-            workers,
-            work: self.setup.work.to_string(),
-            port: self.setup.port,
-            cpus: self.setup.cpus.clone(),
-            upstreams,
-        }
-    }
-
-    fn launch(
-        &self,
-        policy: Policy,
-        workers: u32,
-        command: &[OsString],
-        own_namespace: bool,
-    ) -> Launch<'_> {
-        Launch {
-            policy,
-            workers,
-            command: command.to_vec(),
-            cpus: &self.setup.cpus,
-            own_namespace,
-            runtime_dir: &self.setup.runtime_dir,
-        }
-    }
-
-    /// The server of one's own, or the built-in worker.
-    fn command(&self, own: &Option<Vec<OsString>>) -> Result<Vec<OsString>> {
-        if let Some(command) = own {
-            return Ok(command.clone());
-        }
-        let port = match self.setup.port {
-            0 => free_port().context("cannot find a free port")?,
-            port => port,
-        };
-        let mut command: Vec<OsString> = vec![env::current_exe()?.into(), HTTP_VERB.into()];
-        command.extend(worker::arguments(port, &self.setup.work).map(OsString::from));
-        Ok(command)
-    }
-}
-
-/// A port that nobody has. In a namespace of our own nobody can take it before the workers do.
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
 }

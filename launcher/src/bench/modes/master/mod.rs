@@ -4,19 +4,16 @@
 //! It ends with everything that it has started when its standard input, the socket to who has started
 //! it, is closed. Its workers end with it, however that comes (`PR_SET_PDEATHSIG`).
 
+mod front;
 mod proxy;
 mod splice;
 mod token;
 mod workers;
 
 use std::{
-    collections::VecDeque,
     io,
     net::TcpListener,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::{fd::AsFd as _, unix::net::UnixStream},
     time::{Duration, Instant},
 };
 
@@ -31,14 +28,13 @@ use rustix::{
 };
 
 use self::{
-    proxy::Proxy,
+    front::Front,
     token::Token,
     workers::{News, Workers},
 };
 use super::{
-    passing,
+    listening::listen,
     protocol::{Answer, Lines, Request, Spec, State, Way},
-    worker::listen,
 };
 use crate::{
     bench::{guard::keep_to, usage::Used},
@@ -52,10 +48,8 @@ const EVENTS: usize = 256;
 /// Connections that are accepted in one go.
 const BATCH: usize = 64;
 
-/// When it is tried again to pass on a connection that nobody had room for.
-const AGAIN: Duration = Duration::from_millis(1);
-
-/// When a worker is started again that has ended before it was ready.
+/// How long it is waited before it is tried again to start a worker that ended before it was ready, or
+/// to accept a connection when too many files were open.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The whole life of the master.
@@ -67,94 +61,58 @@ pub(super) fn main() -> Result<()> {
             break spec;
         }
     };
+    let mut answers = Lines::new(control.socket().try_clone()?);
     match Master::start(control, spec) {
         Ok(master) => master.run(),
-        Err((mut control, error)) => {
-            // Who is not there any more needs no answer.
-            let _ = control.write(&Answer::Failed(to_tell(error)));
-            Ok(())
-        }
+        // Who is not there any more needs no answer.
+        Err(error) => Ok(answers.write(&Answer::Failed(to_tell(error)))?),
     }
 }
 
+#[derive(Debug)]
 struct Master {
     epoll: Epoll,
     control: Lines,
     /// Where clients connect to, if that is our socket.
     listener: Option<TcpListener>,
-    /// Too many files are open: it is not waited for.
+    /// It is not waited for: not all workers are ready, or too many files are open.
     paused: bool,
     workers: Workers,
     slots: u32,
     way: Way,
     front: Front,
-    /// What has been said about the start.
+    /// Whether all workers have been ready.
     started: bool,
     /// The slot that is to be replaced, and who asks waits for it.
     reload: Option<u32>,
-    /// When workers that ended at once are started again.
+    /// When it is tried again to start workers that ended at once, or to accept connections.
     retry: Option<Instant>,
 }
 
-/// What becomes of connections that the master accepts.
-enum Front {
-    /// It accepts none.
-    Nothing,
-    Pass(Passing),
-    Proxy(Box<Proxy>),
-}
-
-struct Passing {
-    /// Whose turn it is.
-    next: u32,
-    /// By slot.
-    counts: Vec<u64>,
-    /// Those that nobody had room for.
-    held: VecDeque<OwnedFd>,
-}
-
 impl Master {
-    fn start(control: Lines, spec: Spec) -> Result<Self, (Lines, anyhow::Error)> {
-        let prepared = (|| {
-            keep_to(&spec.cpus)?;
-            raise_file_limit(spec.workers)?;
-            let listener = match spec.way {
-                Way::Own => None,
-                _ => Some(listen(spec.port)?),
-            };
-            let inherited = match spec.way {
-                Way::Shared | Way::SharedExclusive => {
-                    listener.as_ref().map(TcpListener::try_clone).transpose()?
-                }
-                Way::Own | Way::Pass | Way::Proxy => None,
-            };
-            // Behind a proxy each has a port of its own, whichever.
-            let port = if spec.way == Way::Own { spec.port } else { 0 };
-            let front = match spec.way {
-                Way::Own | Way::Shared | Way::SharedExclusive => Front::Nothing,
-                Way::Pass => Front::Pass(Passing {
-                    next: 0,
-                    counts: vec![0; spec.workers as usize],
-                    held: VecDeque::new(),
-                }),
-                Way::Proxy => Front::Proxy(Box::new(match &spec.upstreams[..] {
-                    [] => Proxy::to_workers(spec.workers as usize),
-                    upstreams => Proxy::to_upstreams(upstreams)?,
-                })),
-            };
-            let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-            let mut workers = Workers::new(spec.way, spec.work, port, spec.workers, inherited)?;
-            for slot in 0..spec.workers {
-                workers.start(&epoll, slot)?;
-            }
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Control.into());
-            epoll.add(control.socket(), event)?;
-            Ok((epoll, listener, workers, front))
-        })();
-        let (epoll, listener, workers, front) = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => return Err((control, error)),
+    fn start(control: Lines, spec: Spec) -> Result<Self> {
+        keep_to(&spec.cpus)?;
+        raise_file_limit(spec.workers)?;
+        let front = Front::new(&spec)?;
+        let listener = match spec.way {
+            Way::Own => None,
+            Way::Shared | Way::SharedExclusive | Way::Pass | Way::Proxy => Some(listen(spec.port)?),
         };
+        let inherited = match spec.way {
+            Way::Shared | Way::SharedExclusive => {
+                listener.as_ref().map(TcpListener::try_clone).transpose()?
+            }
+            Way::Own | Way::Pass | Way::Proxy => None,
+        };
+        // Behind a proxy each has a port of its own, whichever.
+        let port = if spec.way == Way::Own { spec.port } else { 0 };
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Control.into());
+        epoll.add(control.socket(), event)?;
+        let mut workers = Workers::new(spec.way, spec.work, port, spec.workers, inherited)?;
+        for slot in 0..spec.workers {
+            workers.start(&epoll, slot)?;
+        }
         Ok(Self {
             epoll,
             control,
@@ -196,14 +154,9 @@ impl Master {
                         let news = self.workers.on_ended(number);
                         self.on_news(news)?;
                     }
-                    Some(Token::Client(number)) => {
+                    Some(token @ (Token::Client(_) | Token::Upstream(_))) => {
                         if let Front::Proxy(proxy) = &mut self.front {
-                            proxy.on_client(number);
-                        }
-                    }
-                    Some(Token::Upstream(number)) => {
-                        if let Front::Proxy(proxy) = &mut self.front {
-                            proxy.on_upstream(&self.epoll, number)?;
+                            proxy.on_event(&self.epoll, token, event.events())?;
                         }
                     }
                     None => {}
@@ -214,38 +167,20 @@ impl Master {
     }
 
     fn timeout(&self) -> EpollTimeout {
-        match &self.front {
-            Front::Proxy(proxy) if proxy.has_unfinished() => return EpollTimeout::ZERO,
-            Front::Pass(passing) if !passing.held.is_empty() => {
-                return (AGAIN.as_millis() as u16).into();
-            }
-            _ => {}
-        }
-        if self.retry.is_some() || self.paused && self.started {
-            return (PAUSE.as_millis() as u16).into();
-        }
-        EpollTimeout::NONE
+        let retry = self.retry.map(|_| PAUSE);
+        let patience = self.front.patience().or(retry);
+        // All of them are short.
+        patience.map_or(EpollTimeout::NONE, |patience| {
+            (patience.as_millis() as u16).into()
+        })
     }
 
     /// Does what no event tells.
     fn go_on(&mut self) -> Result<()> {
-        match &mut self.front {
-            Front::Proxy(proxy) => proxy.go_on(),
-            Front::Pass(passing) => {
-                while let Some(connection) = passing.held.pop_front() {
-                    if let Err(connection) = passing.pass(&self.workers, connection) {
-                        passing.held.push_front(connection);
-                        break;
-                    }
-                }
-            }
-            Front::Nothing => {}
-        }
-        if self.started && self.paused {
-            self.listen()?;
-        }
+        self.front.go_on(&self.workers);
         if self.retry.is_some_and(|retry| Instant::now() >= retry) {
             self.retry = None;
+            self.listen()?;
             self.fill()?;
         }
         Ok(())
@@ -265,12 +200,13 @@ impl Master {
     /// Waits for connections (again), if it is us who accepts them.
     fn listen(&mut self) -> Result<()> {
         if let Some(listener) = &self.listener
+            && self.paused
             && !matches!(self.front, Front::Nothing)
         {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Listener.into());
             self.epoll.add(listener, event)?;
+            self.paused = false;
         }
-        self.paused = false;
         Ok(())
     }
 
@@ -280,24 +216,14 @@ impl Master {
         };
         for _ in 0..BATCH {
             match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok(connection) => match &mut self.front {
-                    Front::Nothing => {}
-                    Front::Pass(passing) => {
-                        // Behind those that wait already.
-                        if !passing.held.is_empty() {
-                            passing.held.push_back(connection);
-                        } else if let Err(connection) = passing.pass(&self.workers, connection) {
-                            passing.held.push_back(connection);
-                        }
-                    }
-                    Front::Proxy(proxy) => proxy.take(&self.epoll, connection)?,
-                },
+                Ok(connection) => self.front.take(&self.epoll, &self.workers, connection)?,
                 Err(Errno::AGAIN) => break,
                 // The client has gone.
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::MFILE | Errno::NFILE) => {
                     self.epoll.delete(listener)?;
                     self.paused = true;
+                    self.retry = Some(Instant::now() + PAUSE);
                     break;
                 }
                 Err(error) => bail!("accepting a connection failed: {error}"),
@@ -336,9 +262,7 @@ impl Master {
     fn on_news(&mut self, news: News) -> Result<()> {
         match news {
             News::Ready { slot } => {
-                if let Front::Proxy(proxy) = &mut self.front {
-                    proxy.aim(slot, self.workers.address(slot));
-                }
+                self.front.aim(slot, self.workers.address(slot));
                 self.greet()?;
                 if self.reload == Some(slot) {
                     self.reload = None;
@@ -347,30 +271,22 @@ impl Master {
             }
             News::Ended { slot, was_ready } => {
                 if !self.started {
-                    self.control.write(&Answer::Failed(to_tell(
-                        Failure::new(
-                            "cannot start the workers",
-                            format_args!("worker {slot} ended before it was ready"),
-                            "see what it says",
-                        )
-                        .into(),
-                    )))?;
+                    let what = "cannot start the workers";
+                    let why = format!("worker {slot} ended before it was ready");
+                    self.tell(Failure::new(what, why, "see what it says"))?;
                     // And wait for being told to end.
                     return Ok(());
                 }
-                if let Front::Proxy(proxy) = &mut self.front {
-                    proxy.aim(slot, self.workers.address(slot));
-                }
-                if !was_ready {
+                self.front.aim(slot, self.workers.address(slot));
+                if was_ready {
+                    self.fill()?;
+                } else {
                     self.retry = Some(Instant::now() + PAUSE);
                     if self.reload.take_if(|reload| *reload == slot).is_some() {
                         let why = "the new worker ended before it was ready";
                         let failure = Failure::new("cannot replace a worker", why, "try again");
-                        self.control
-                            .write(&Answer::Failed(to_tell(failure.into())))?;
+                        self.tell(failure)?;
                     }
-                } else {
-                    self.fill()?;
                 }
             }
             News::Nothing => {}
@@ -396,6 +312,10 @@ impl Master {
         Ok(())
     }
 
+    fn tell(&mut self, failure: Failure) -> io::Result<()> {
+        self.control.write(&Answer::Failed(to_tell(failure.into())))
+    }
+
     fn state(&self) -> io::Result<Answer> {
         let address = match &self.listener {
             Some(listener) => Some(listener.local_addr()?),
@@ -408,35 +328,11 @@ impl Master {
         Ok(Answer::State(State {
             address,
             pids: self.workers.pids(),
-            by_worker: match &self.front {
-                Front::Nothing => None,
-                Front::Pass(passing) => Some(passing.counts.clone()),
-                Front::Proxy(proxy) => Some(proxy.counts().to_vec()),
-            },
+            by_worker: self.front.counts(),
             workers_cpu: workers.cpu,
             dispatcher_cpu: own.cpu,
             switches: workers.switches + own.switches,
         }))
-    }
-}
-
-impl Passing {
-    /// Passes a connection to the worker whose turn it is, or to the next one that has room; gives it
-    /// back when none has.
-    fn pass(&mut self, workers: &Workers, connection: OwnedFd) -> Result<(), OwnedFd> {
-        let count = self.counts.len() as u32;
-        for _ in 0..count {
-            let slot = self.next;
-            self.next = (slot + 1) % count;
-            let Some(channel) = workers.channel(slot) else {
-                continue;
-            };
-            if passing::send(channel, &connection).is_ok() {
-                self.counts[slot as usize] += 1;
-                return Ok(());
-            }
-        }
-        Err(connection)
     }
 }
 

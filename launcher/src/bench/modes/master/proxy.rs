@@ -182,8 +182,27 @@ impl Proxy {
         Ok(connected.ok().map(TcpStream::from))
     }
 
-    /// Something has happened to the worker's side of a connection.
-    pub(super) fn on_upstream(&mut self, epoll: &Epoll, number: u32) -> Result<()> {
+    /// Something has happened to a side of a connection.
+    pub(super) fn on_event(&mut self, epoll: &Epoll, token: Token, what: EpollFlags) -> Result<()> {
+        match token {
+            Token::Client(number) => {
+                let client = self.connections.get_mut(number as usize);
+                // Asked again, because the event may be of one that had the number before.
+                let gone = what.contains(EpollFlags::EPOLLERR)
+                    && client.is_some_and(|it| !matches!(it.client.take_error(), Ok(None)));
+                match gone {
+                    // It wants no more. (What a worker has sent before it failed is still passed on.)
+                    true => self.abort(number),
+                    false => self.proceed(number),
+                }
+            }
+            Token::Upstream(number) => self.on_upstream(epoll, number)?,
+            Token::Control | Token::Listener | Token::Ended(_) | Token::Said(_) => {}
+        }
+        Ok(())
+    }
+
+    fn on_upstream(&mut self, epoll: &Epoll, number: u32) -> Result<()> {
         let Some(proxied) = self.connections.get_mut(number as usize) else {
             return Ok(());
         };
@@ -227,11 +246,6 @@ impl Proxy {
             }
             return Ok(());
         }
-    }
-
-    /// Something has happened to the client's side of a connection.
-    pub(super) fn on_client(&mut self, number: u32) {
-        self.proceed(number);
     }
 
     /// Goes on with connections that have had their turn before.

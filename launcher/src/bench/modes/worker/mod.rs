@@ -1,9 +1,8 @@
 //! The built-in worker: a small HTTP/1.1 server with one thread, in a process of its own. It answers
 //! `GET` with a few bytes and with its number (`X-Worker`), when it has done its work for the request.
 //!
-//! It is the same in all modes; only where its connections come from differs ([`Intake`]). It accepts
-//! one connection each time that it wakes, where others wait at the same socket; otherwise all that
-//! wait for it.
+//! It is the same in all modes; only where its connections come from differs ([`Intake`]). It takes one
+//! connection each time that it wakes; without work, and where nobody else waits for them, all.
 //!
 //! TERM ends it: it takes no more connections, answers what its open ones still ask, with
 //! `Connection: close`, and ends when none is left, or after [`GRACE`].
@@ -14,7 +13,7 @@ mod http;
 use std::{
     env,
     io::{self, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::TcpStream,
     num::NonZero,
     os::fd::{AsFd as _, OwnedFd},
     process,
@@ -34,30 +33,24 @@ use rustix::{
     process::{getppid, set_parent_process_death_signal},
     thread::set_current_timer_slack,
 };
-use socket2::{Domain, Socket, Type};
 
 use self::connection::{Connection, Waits};
 use super::{
+    listening::listen,
     passing,
     table::Table,
     work::{Chance, Work},
 };
-use crate::{
-    failure::Failure,
-    sys::{
-        listeners::{self, Protocol},
-        process::{describe, raise_file_limit},
-    },
-};
-
-/// Connections that may wait; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 65_535;
+use crate::sys::process::raise_file_limit;
 
 /// How long open connections have after TERM.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Connections that are taken in one go, where nobody else waits for them.
+/// Connections that are taken in one go, where nobody else waits for them, and none takes long.
 const BATCH: usize = 64;
+
+/// How long no connections are taken when too many files are open.
+const PAUSE: Duration = Duration::from_millis(100);
 
 const EVENTS: usize = 256;
 
@@ -119,41 +112,6 @@ pub(super) fn main() -> Result<()> {
     Worker::start(&options)?.serve()
 }
 
-/// A socket that listens on this port of the loopback interface.
-pub(super) fn listen(port: u16) -> Result<TcpListener, Failure> {
-    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let listen = || {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        // What the connections of an earlier one have left is no hindrance.
-        socket.set_reuse_address(true)?;
-        socket.bind(&to.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(TcpListener::from(socket))
-    };
-    listen().map_err(|error: io::Error| {
-        let what = format!("cannot listen on {to}");
-        let hint = "stop that process, or choose another port";
-        match error.kind() {
-            io::ErrorKind::AddrInUse => Failure::new(what, taken(to), hint),
-            _ => Failure::io(what, "binding the port", &error, hint),
-        }
-    })
-}
-
-/// Who has the port.
-fn taken(to: SocketAddr) -> String {
-    let listeners = listeners::list(Protocol::Tcp).unwrap_or_default();
-    let mut there = listeners
-        .iter()
-        .filter(|listener| listener.address.port() == to.port());
-    let owners = listeners::owners(there.by_ref().map(|listener| listener.inode));
-    owners.values().next().map_or_else(
-        || "somebody else has the port".to_owned(),
-        |&pid| format!("the port belongs to {}", describe(pid)),
-    )
-}
-
 struct Worker {
     epoll: Epoll,
     term: SignalFd,
@@ -163,7 +121,7 @@ struct Worker {
     kind: Intake,
     /// The socket where connections come from; none after TERM.
     intake: Option<OwnedFd>,
-    /// Too many files are open: it is not waited for until one is closed.
+    /// It is not waited for: not yet, or for a while because too many files are open.
     paused: bool,
     connections: Table<(Connection, EpollFlags)>,
     /// When it ends at the latest.
@@ -187,7 +145,7 @@ impl Worker {
                 (stdin().context("no standard input")?, 0)
             }
         };
-        let worker = Self {
+        let mut worker = Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             term,
             slot: options.slot,
@@ -201,7 +159,6 @@ impl Worker {
         };
         let term = EpollEvent::new(EpollFlags::EPOLLIN, TERM);
         worker.epoll.add(&worker.term, term)?;
-        let mut worker = worker;
         worker.resume()?;
         let mut out = io::stdout().lock();
         writeln!(out, "{port}")
@@ -213,17 +170,21 @@ impl Worker {
     fn serve(mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
-            let timeout = match self.end {
-                None => EpollTimeout::NONE,
+            let left = match self.end {
+                None => None,
                 Some(_) if self.connections.is_empty() => return Ok(()),
                 Some(end) => match end.checked_duration_since(Instant::now()) {
-                    // Rounded up, so that it is over then.
-                    Some(left) => u16::try_from(left.as_millis() + 1)
-                        .unwrap_or(u16::MAX)
-                        .into(),
+                    Some(left) => Some(left),
                     None => return Ok(()),
                 },
             };
+            let left = left.or(self.paused.then_some(PAUSE));
+            // Rounded up, so that it is over then.
+            let timeout = left.map_or(EpollTimeout::NONE, |left| {
+                u16::try_from(left.as_millis() + 1)
+                    .unwrap_or(u16::MAX)
+                    .into()
+            });
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
                 Err(nix::Error::EINTR) => 0,
@@ -236,14 +197,19 @@ impl Worker {
                     number => self.proceed(number as usize)?,
                 }
             }
+            if count == 0 {
+                // No connection of ours has been closed, but others' may have been.
+                self.resume()?;
+            }
         }
     }
 
     /// Takes what waits where connections come from.
     fn take(&mut self) -> Result<()> {
         let batch = match self.kind {
-            Intake::Shared | Intake::SharedExclusive => 1,
-            Intake::Listen | Intake::Passed => BATCH,
+            Intake::Listen | Intake::Passed if self.work == Work::None => BATCH,
+            // Others may be faster, or connections that are open wait for their turns.
+            _ => 1,
         };
         for _ in 0..batch {
             if !self.take_one()? {
