@@ -636,6 +636,25 @@ fn an_interrupted_benchmark_reports_what_it_has_and_leaves_nothing() {
 }
 
 #[test]
+fn a_benchmark_that_waits_for_a_server_can_be_interrupted_too() {
+    let Some(_netns) = gate::enter(&["sleep"]) else {
+        return;
+    };
+    let bench = Bench::new();
+    let running = bench.start(&["--modes", "single", "--", "sleep", "1000"]);
+    // The benchmark, the launcher with its guard, and the server.
+    eventually("the server", || {
+        (bench.processes().len() >= 4).then_some(())
+    });
+    let pid = running.pid();
+    running.signal(Signal::SIGINT);
+    let finished = running.finish();
+    bench.assert_nothing_left(pid);
+    finished.assert_error(130, "interrupted by a signal");
+    assert_eq!(finished.stdout, "", "nothing was measured");
+}
+
+#[test]
 fn what_a_killed_benchmark_has_started_ends() {
     let Some(_netns) = gate::enter(&[]) else {
         return;

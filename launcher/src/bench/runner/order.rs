@@ -2,25 +2,23 @@
 
 use std::time::Duration;
 
-/// The order of so many modes in a round, from 1. It is as good as random, so that none is always
-/// measured after the same other one, and the same in each run.
+/// The order of so many modes in a round, from 1. Each mode is the first one equally often, and comes
+/// after others in other rounds: the round says with which mode to begin, and how many to go on by each
+/// time.
 pub(super) fn order(modes: usize, round: u32) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..modes).collect();
-    let mut chance = u64::from(round);
-    for last in (1..modes).rev() {
-        let other = mixed(&mut chance) % (last as u64 + 1);
-        order.swap(last, other as usize);
-    }
-    order
+    // A step that has no divisor in common with their number comes to all of them.
+    let steps = (1..=modes).filter(|&step| common_divisor(step, modes) == 1);
+    let steps: Vec<usize> = steps.collect();
+    let round = round as usize;
+    let step = steps.get(round % steps.len().max(1)).copied().unwrap_or(1);
+    (0..modes)
+        .map(|turn| (round + turn * step) % modes)
+        .collect()
 }
 
-/// The next number of SplitMix64 (Steele, Lea and Flood, 2014).
-fn mixed(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+/// The greatest one (Euclid).
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
 /// When workers are disturbed in a measurement of `seconds`: about `every` so many seconds and at least
@@ -66,6 +64,8 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -78,15 +78,20 @@ mod tests {
                 assert!(modes_of_round.into_iter().eq(0..modes));
             }
         }
-        // Each is about as often the first: within five standard deviations.
-        let mut first = [0_i32; 8];
-        for round in 1..=800 {
-            first[order(8, round)[0]] += 1;
+    }
+
+    #[test]
+    fn each_mode_is_the_first_one_equally_often_and_comes_after_several_others() {
+        let mut first = [0; 8];
+        let mut before_the_last = BTreeSet::new();
+        for round in 1..=16 {
+            let order = order(8, round);
+            first[order[0]] += 1;
+            let place = order.iter().position(|&mode| mode == 7).unwrap();
+            before_the_last.extend(place.checked_sub(1).map(|place| order[place]));
         }
-        assert!(
-            first.iter().all(|&times| (times - 100).abs() < 50),
-            "{first:?}"
-        );
+        assert_eq!(first, [2; 8]);
+        assert_eq!(before_the_last, BTreeSet::from([0, 2, 4, 6]));
     }
 
     #[test]
