@@ -46,6 +46,8 @@ Examples:
       reuseport-launch ls
       reuseport-launch status myserver
       reuseport-launch status myserver --json
+  What it is worth on this host, against the alternatives:
+      reuseport-launch bench -- ./myserver
 
 DURATION is 500ms, 8s, 2m, 1h or plain seconds, SIZE 512M, 2G or plain bytes (K = 1024). Verbs \
 wait until the thing is done; to interrupt one does not call it off.

@@ -106,7 +106,11 @@ impl Generator {
         }
         serde_json::from_slice(&said).map_err(|error| match self.complaint() {
             complaint if complaint.is_empty() => failure(&error),
-            complaint => failure(&complaint),
+            // It has three parts, of which the last is worth more than ours.
+            complaint => match complaint.split_once("\n  → ") {
+                Some((why, hint)) => Failure::new(WHAT, why, hint),
+                None => failure(&complaint),
+            },
         })
     }
 
