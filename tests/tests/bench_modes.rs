@@ -678,6 +678,25 @@ fn workers_end_with_a_master_that_is_killed() {
 }
 
 #[test]
+fn a_launcher_whose_guard_was_killed_is_stopped_all_the_same() {
+    let Some(_netns) = gate::enter(&[]) else {
+        return;
+    };
+    let mut served = serve("reuseport-kernel", &[], &[]);
+    let processes = served.processes();
+    let guard = procfs::children(served.child.id());
+    assert_eq!(guard.len(), 1);
+    Handle::of(guard[0]).kill();
+    assert_eq!(served.spread(10).values().sum::<u32>(), 10);
+    drop(served.input.take());
+    assert!(served.child.wait().expect("ended").success());
+    for process in processes {
+        process.wait();
+    }
+    assert_eq!(served.cgroups_left(), Vec::<String>::new());
+}
+
+#[test]
 fn what_cannot_be_run_is_said_in_three_parts_and_leaves_nothing() {
     let Some(_netns) = gate::enter(&["node", "sh"]) else {
         return;

@@ -292,6 +292,8 @@ impl Launched {
         // The guard sees the end of its standard input. It waits for the launcher, but not for ever.
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
+        // Nobody answers, unless somebody has killed the guard.
+        let _ = self.ask(&Request::Stop {}, LAST_WORDS);
         // Nothing is there, unless the launcher had to be killed.
         let _ = File::options()
             .write(true)
