@@ -169,7 +169,11 @@ impl Plan {
     /// What the report says that workers do.
     pub(super) fn work(&self) -> String {
         match &self.command {
-            None => self.work.to_string(),
+            None => match &self.work {
+                Work::Spin(time) => format!("spin {} µs", time.as_micros()),
+                Work::Sleep(time) => format!("sleep {} µs", time.as_micros()),
+                work @ (Work::None | Work::Mix(_)) => work.to_string(),
+            },
             Some(command) => {
                 let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
                 words.join(" ")
@@ -331,6 +335,20 @@ mod tests {
         assert_eq!((plan.seconds, plan.warmup(), plan.timeout), (2.0, 0.5, 2.0));
         assert_eq!(plan.loads, [50, 70, 90]);
         assert_eq!(plan.work(), "none");
+    }
+
+    #[test]
+    fn the_work_of_the_built_in_server_is_told_with_its_unit() {
+        for (line, work) in [
+            ("--spin-us 5000", "spin 5000 µs"),
+            ("--sleep-us 70", "sleep 70 µs"),
+            (
+                "--mix 90:spin1000,10:sleep30000",
+                "90:spin1000,10:sleep30000",
+            ),
+        ] {
+            assert_eq!(plan(line).unwrap().work(), work);
+        }
     }
 
     #[test]
