@@ -18,6 +18,7 @@ use reuseport_launch::{
     failure::{Exit, Failure},
     output, run,
     sys::runtime::{Name, RuntimeDir},
+    top,
 };
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
@@ -96,6 +97,10 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
         }
         Verb::Status { name, json } => {
             client::status(&dir, name.as_ref(), json, width(), &mut out)?
+        }
+        Verb::Top { name, interval } => {
+            drop(out);
+            top::run(&dir, name.as_ref(), interval)?;
         }
         Verb::Ls { json } => client::ls(&dir, json, width(), &mut out)?,
         Verb::Reload {

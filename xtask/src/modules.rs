@@ -21,6 +21,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("output", &["worker", "failure", "sys"]),
     ("ipc", &["worker", "failure", "sys"]),
     ("control", &["worker", "failure", "observe", "sys"]),
+    ("top", &["failure", "policy", "observe", "sys", "control"]),
     // All for the types of values only: what an option is parsed into.
     ("cli", &["probe", "policy", "fleet", "sys"]),
     (

@@ -37,6 +37,16 @@ pub(super) fn duration_above_zero(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The time between two looks: as [`duration`], but not less than 100 ms.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        short if short < Duration::from_millis(100) => {
+            Err("that is too often; allowed: from 100ms to 24h".into())
+        }
+        duration => Ok(duration),
+    }
+}
+
 /// As [`duration`], or `infinite`.
 pub(super) fn duration_or_infinite(text: &str) -> Result<TimeLimit, String> {
     match text {

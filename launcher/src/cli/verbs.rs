@@ -1,10 +1,12 @@
 //! The verbs.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 
 use super::{
     policies::PolicyParser,
-    quantities::{TimeLimit, duration_or_infinite},
+    quantities::{TimeLimit, duration_or_infinite, interval},
     run::Run,
     values::{Target, hint, json, slot, weight, worker_count},
 };
@@ -25,6 +27,14 @@ pub enum Verb {
         /// Print one JSON object and nothing else
         #[arg(long)]
         json: bool,
+    },
+    /// Show the same as it changes, on the terminal; keys drain, restart and more
+    Top {
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+        /// Time between two looks
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+        interval: Duration,
     },
     /// List the launchers that run
     Ls {
