@@ -20,7 +20,10 @@ use nix::{
     },
     unistd::Pid,
 };
-use reuseport_launch::{output::Output, worker::WorkerId};
+use reuseport_launch::{
+    output::{Output, Settings},
+    worker::WorkerId,
+};
 
 /// An `Output` whose pump writes to pipes of the test: its stdout and stderr.
 fn start() -> (Output, BufReader<PipeReader>, BufReader<PipeReader>) {
@@ -28,7 +31,7 @@ fn start() -> (Output, BufReader<PipeReader>, BufReader<PipeReader>) {
     let (stderr, pump_stderr) = pipe().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_reuseport-launch"));
     command.stdout(pump_stdout).stderr(pump_stderr);
-    let output = Output::start_with(command).unwrap();
+    let output = Output::start_with(command, Settings::default(), None).unwrap();
     (output, BufReader::new(stdout), BufReader::new(stderr))
 }
 
@@ -280,6 +283,7 @@ fn the_worker_ends_block_and_can_be_opened_anew_by_any_user() {
 
 #[test]
 fn a_pump_that_can_not_be_started_is_an_error() {
-    let error = Output::start_with(Command::new("/nonexistent")).unwrap_err();
+    let error =
+        Output::start_with(Command::new("/nonexistent"), Settings::default(), None).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }

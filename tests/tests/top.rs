@@ -212,7 +212,7 @@ fn a_terminal_of_any_size_without_colours() {
         !colours.any(|colour| screen.contains(&colour)),
         "{screen:?}"
     );
-    for (width, height) in [(160, 40), (100, 24), (30, 8), (80, 24)] {
+    for (width, height) in [(160, 40), (100, 24), (30, 8), (60, 24)] {
         tmux.resize(width, height);
         tmux.screen_when("a picture of that size", |screen| match width {
             30 => screen.contains("too small") && screen.contains("30×8"),

@@ -27,7 +27,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "worker", "failure", "policy", "fleet", "sys", "capture", "cli",
+            "worker", "failure", "policy", "fleet", "sys", "capture", "output", "cli",
         ],
     ),
     (
