@@ -18,6 +18,8 @@ use crate::failure::Failure;
 
 /// Lines that may wait to be written. When there are more, the pumps keep or drop them.
 const WAITING: usize = 1024;
+/// How long a pump may take to tell what is past.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How often it is looked for pumps that have come, and how long none may be there.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -64,7 +66,7 @@ pub fn logs(sockets: &Sockets, wanted: Wanted, out: &mut impl Write) -> Result<(
         json: wanted.json,
         digits: 1,
     };
-    let (mut alive, past) = read_past(&told, asked)?;
+    let (mut alive, past) = read_past(sockets, &told, asked)?;
     let left_out = past.len().saturating_sub(wanted.lines);
     for record in past.iter().skip(left_out) {
         if !writer.line(record)? {
@@ -140,7 +142,10 @@ impl Pumps {
                     (&stream).write_all(&to_line(&ask))?;
                     thread::Builder::new().spawn(move || listen(&stream, number, &tell))
                 })
-                .map_err(|error| refused(&self.sockets, &error.to_string()))?;
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::WouldBlock => stuck(&self.sockets),
+                    _ => refused(&self.sockets, &error.to_string()),
+                })?;
             self.asked.insert(path);
             self.connections += 1;
             asked += 1;
@@ -168,20 +173,24 @@ fn listen(stream: &UnixStream, number: usize, tell: &SyncSender<Told>) {
 }
 
 /// The past of all pumps, the oldest line first, and how many of them have more to say.
-fn read_past(told: &Receiver<Told>, asked: usize) -> Result<(usize, Vec<Record>), Failure> {
+fn read_past(
+    sockets: &Sockets,
+    told: &Receiver<Told>,
+    asked: usize,
+) -> Result<(usize, Vec<Record>), Failure> {
     let mut alive = asked;
     let mut waited_for: BTreeSet<usize> = (0..asked).collect();
     let mut records = Vec::new();
     while !waited_for.is_empty() {
-        let Ok((number, said)) = told.recv() else {
-            break;
+        let Ok((number, said)) = told.recv_timeout(ANSWER) else {
+            return Err(stuck(sockets));
         };
         match said {
             Some(Said::Line(record)) => records.push(record),
             Some(Said::Past) => drop(waited_for.remove(&number)),
             Some(Said::Dropped(_)) => {}
             Some(Said::Refused(why)) => {
-                return Err(Failure::new("cannot show the logs", why, "try again"));
+                return Err(refused(sockets, &why));
             }
             None => {
                 waited_for.remove(&number);
@@ -236,6 +245,14 @@ impl<W: Write> Writer<'_, W> {
             )),
         }
     }
+}
+
+fn stuck(sockets: &Sockets) -> Failure {
+    Failure::new(
+        format!("cannot show the logs of {}", sockets.name),
+        "the process that passes the workers' output on does not answer",
+        "see that somebody reads the launcher's standard output and error: it waits for them",
+    )
 }
 
 fn refused(sockets: &Sockets, why: &str) -> Failure {

@@ -14,8 +14,13 @@
 //! [`Output::restart`] has given the same read ends to a new pump. Only both killed at once break
 //! the pipes.
 //!
+//! Besides, the pump keeps the last lines of each slot for `logs`, which asks it by a socket of its own in
+//! the runtime directory, and writes log files. It waits for nobody but the reader of the launcher's own
+//! output. After a takeover or an upgrade there is another pump for new workers; the old one goes on with
+//! the old ones, and `logs` asks both.
+//!
 //! A killed pump takes with it what it had read and not yet written (parts of unfinished lines, as a
-//! rule), what workers closed here had left in their pipes, and the tails it knew.
+//! rule), what workers closed here had left in their pipes, and the tails and lines it knew.
 //!
 //! On a terminal each line begins with its worker's slot; elsewhere the bytes pass unchanged, but for
 //! a newline after an unfinished last line. A line longer than 64 KiB is passed on in pieces, between
