@@ -4,9 +4,9 @@ use std::time::SystemTime;
 
 use super::{
     files::Files,
-    past::Past,
+    past::{Past, Piece},
     readers::Readers,
-    record::{Record, Said, to_line},
+    record::{Said, to_line},
     settings::Settings,
     sink::Sink,
     source::Stream,
@@ -78,22 +78,24 @@ impl Way<'_, '_> {
     /// Passes on a line, or a piece of one.
     pub(super) fn pass_on(&mut self, worker: WorkerId, stream: Stream, piece: &[u8]) {
         let Self { sink, beside } = self;
-        let kept = beside.past.keeps();
-        let followed = beside.readers.follow(worker.slot);
-        let wanted = beside.json || kept || followed;
-        let record = wanted.then(|| Record::new(worker, stream, piece, SystemTime::now()));
-        let json = record.as_ref().filter(|_| beside.json).map(to_line);
-        let shown = json.as_deref().unwrap_or(piece);
+        let piece = Piece {
+            worker,
+            stream,
+            at: SystemTime::now(),
+            bytes: piece,
+        };
+        if beside.readers.follow(worker.slot) {
+            let line = to_line(&Said::Line(piece.record()));
+            beside.readers.tell(worker.slot, &line);
+        }
+        if beside.past.keeps() {
+            beside.past.push(piece);
+        }
+        let json = beside.json.then(|| to_line(&piece.record()));
+        let shown = json.as_deref().unwrap_or(piece.bytes);
         sink.add(worker, shown);
         if let Some(files) = &mut beside.files {
             files.add(worker, stream, shown);
-        }
-        if let Some(record) = record.filter(|_| kept || followed) {
-            let line = to_line(&Said::Line(record));
-            beside.readers.tell(worker.slot, &line);
-            if kept {
-                beside.past.push(worker.slot, line);
-            }
         }
     }
 

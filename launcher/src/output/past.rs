@@ -1,11 +1,35 @@
 //! The last lines of each slot, for `logs`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::SystemTime,
+};
 
-/// Bytes kept of each slot, as they are sent.
+use super::{
+    record::{Record, Said, to_line},
+    source::Stream,
+};
+use crate::worker::WorkerId;
+
+/// Bytes kept of each slot.
 const BYTES: usize = 256 * 1024;
 
-/// Lines as they are sent, in their order.
+/// A line, or a piece of one, as it was read: only what is asked for is worth writing as a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece<'a> {
+    pub(super) worker: WorkerId,
+    pub(super) stream: Stream,
+    pub(super) at: SystemTime,
+    pub(super) bytes: &'a [u8],
+}
+
+impl Piece<'_> {
+    pub(super) fn record(self) -> Record {
+        Record::new(self.worker, self.stream, self.bytes, self.at)
+    }
+}
+
+/// Lines in their order.
 #[derive(Debug, Default)]
 pub(super) struct Past {
     /// Kept of each slot.
@@ -16,8 +40,17 @@ pub(super) struct Past {
 
 #[derive(Debug, Default)]
 struct Slot {
-    lines: VecDeque<(u64, Vec<u8>)>,
+    lines: VecDeque<Kept>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    number: u64,
+    worker: WorkerId,
+    stream: Stream,
+    at: SystemTime,
+    bytes: Box<[u8]>,
 }
 
 impl Past {
@@ -33,27 +66,34 @@ impl Past {
         self.lines > 0
     }
 
-    pub(super) fn push(&mut self, slot: u32, line: Vec<u8>) {
-        let Slot { lines, bytes } = self.slots.entry(slot).or_default();
-        *bytes += line.len();
-        lines.push_back((self.next, line));
+    pub(super) fn push(&mut self, piece: Piece<'_>) {
+        let Slot { lines, bytes } = self.slots.entry(piece.worker.slot).or_default();
+        *bytes += piece.bytes.len();
+        lines.push_back(Kept {
+            number: self.next,
+            worker: piece.worker,
+            stream: piece.stream,
+            at: piece.at,
+            bytes: piece.bytes.into(),
+        });
         self.next += 1;
         while lines.len() > self.lines || *bytes > BYTES {
-            *bytes -= lines.pop_front().map_or(0, |(_, oldest)| oldest.len());
+            *bytes -= lines.pop_front().map_or(0, |oldest| oldest.bytes.len());
         }
     }
 
-    /// The last lines of a slot, or of all, at most so many and so many bytes; the oldest first.
-    pub(super) fn last(&self, slot: Option<u32>, lines: usize, mut bytes: usize) -> Vec<&[u8]> {
+    /// The last lines of a slot, or of all, as they are sent: at most so many and so many bytes; the
+    /// oldest first.
+    pub(super) fn last(&self, slot: Option<u32>, lines: usize, mut bytes: usize) -> Vec<Vec<u8>> {
         let slots = self.slots.iter();
         let slots = slots.filter(|(of, _)| slot.is_none_or(|slot| slot == **of));
-        let mut all: Vec<_> = slots.flat_map(|(_, slot)| &slot.lines).collect();
-        all.sort_unstable_by_key(|(number, _)| *number);
-        let mut last: Vec<&[u8]> = all
+        let mut all: Vec<&Kept> = slots.flat_map(|(_, slot)| &slot.lines).collect();
+        all.sort_unstable_by_key(|kept| kept.number);
+        let mut last: Vec<Vec<u8>> = all
             .into_iter()
             .rev()
             .take(lines)
-            .map(|(_, line)| line.as_slice())
+            .map(Kept::sent)
             .take_while(|line| {
                 let fits = line.len() <= bytes;
                 bytes = bytes.saturating_sub(line.len());
@@ -65,38 +105,65 @@ impl Past {
     }
 }
 
+impl Kept {
+    fn sent(&self) -> Vec<u8> {
+        let record = Record::new(self.worker, self.stream, &self.bytes, self.at);
+        to_line(&Said::Line(record))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn last(past: &Past, slot: Option<u32>, lines: usize, bytes: usize) -> String {
-        String::from_utf8(past.last(slot, lines, bytes).concat()).unwrap()
+    fn push(past: &mut Past, slot: u32, bytes: &[u8]) {
+        past.push(Piece {
+            worker: WorkerId {
+                slot,
+                generation: 1,
+            },
+            stream: Stream::Stdout,
+            at: SystemTime::UNIX_EPOCH,
+            bytes,
+        });
+    }
+
+    /// The lines, without the rest.
+    fn last(past: &Past, slot: Option<u32>, lines: usize, bytes: usize) -> Vec<String> {
+        let last = past.last(slot, lines, bytes);
+        let lines = last.iter().map(|line| match serde_json::from_slice(line) {
+            Ok(Said::Line(record)) => record.line,
+            other => panic!("{other:?}"),
+        });
+        lines.collect()
     }
 
     #[test]
     fn the_last_lines_of_one_slot_or_of_all() {
         let mut past = Past::new(3);
         for number in 0..10 {
-            past.push(number % 2, format!("{number} ").into_bytes());
+            push(&mut past, number % 2, format!("{number}\n").as_bytes());
         }
-        assert_eq!(last(&past, None, 100, 100), "4 5 6 7 8 9 ");
-        assert_eq!(last(&past, Some(1), 100, 100), "5 7 9 ");
-        assert_eq!(last(&past, None, 2, 100), "8 9 ");
-        assert_eq!(last(&past, None, 100, 7), "7 8 9 ");
-        assert_eq!(last(&past, Some(2), 100, 100), "");
-        assert_eq!(last(&past, None, 0, 100), "");
+        let all = usize::MAX;
+        assert_eq!(last(&past, None, 100, all), ["4", "5", "6", "7", "8", "9"]);
+        assert_eq!(last(&past, Some(1), 100, all), ["5", "7", "9"]);
+        assert_eq!(last(&past, None, 2, all), ["8", "9"]);
+        let of_two = past.last(None, 2, all).concat().len();
+        assert_eq!(last(&past, None, 100, of_two), ["8", "9"]);
+        assert!(last(&past, Some(2), 100, all).is_empty());
+        assert!(last(&past, None, 0, all).is_empty());
     }
 
     #[test]
     fn a_slot_that_says_much_pushes_out_only_its_own() {
         let mut past = Past::new(100_000);
-        past.push(0, b"quiet".to_vec());
+        push(&mut past, 0, b"quiet");
         for _ in 0..1_000 {
-            past.push(1, vec![b'x'; 4096]);
+            push(&mut past, 1, &[b'x'; 4096]);
         }
-        assert_eq!(past.last(Some(0), 10, 100), [b"quiet"]);
-        assert!(past.last(Some(1), 100_000, usize::MAX).len() * 4096 <= BYTES);
-        past.push(1, vec![b'x'; BYTES + 1]);
+        assert_eq!(last(&past, Some(0), 10, usize::MAX), ["quiet"]);
+        assert_eq!(past.last(Some(1), 100_000, usize::MAX).len(), BYTES / 4096);
+        push(&mut past, 1, &vec![b'x'; BYTES + 1]);
         assert!(past.last(Some(1), 1, usize::MAX).is_empty());
     }
 }

@@ -207,9 +207,8 @@ impl Reader {
                 lines,
                 follow,
             }) => {
-                for line in past.last(slot, lines, PENDING_MAX / 2) {
-                    self.pending.extend(line);
-                }
+                let last = past.last(slot, lines, PENDING_MAX / 2);
+                self.pending.extend(last.into_iter().flatten());
                 self.pending.extend(to_line(&Said::Past));
                 self.wants = Some(Wants { slot, follow });
             }
