@@ -19,6 +19,7 @@ use super::{Bench, Options, load::Sources};
 use crate::{
     policy::{Policy, Site, Weighted, compile},
     steer::{
+        account::Ledger,
         measure::{Empty, RunTime, Statistics},
         program::{Kind, Program},
     },
@@ -122,12 +123,14 @@ impl Subject {
     fn load(kind: Kind, members: u16) -> Result<Self> {
         let group = Group::open(members).context("cannot open a group of listening sockets")?;
         let mut program = Program::load(kind, None)?;
+        program.compare_by(&Ledger::of_nobody()?)?;
         let mut weighted = Vec::new();
         for (member, listener) in (0..).zip(&group.listeners) {
             program.set_member(member, listener)?;
             weighted.push(Weighted {
                 member,
                 weight: 1,
+                seat: member,
                 identity: member.into(),
                 cpu: None,
             });
