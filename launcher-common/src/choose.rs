@@ -2,7 +2,7 @@
 
 use core::num::NonZeroU32;
 
-use crate::{ENTRIES_MAX, HOLD, MEMBERS_MAX, Policy, Table};
+use crate::{ENTRIES_MAX, HOLD, MEMBERS_MAX, Policy, Share, Table};
 
 /// How many members `least-conn` looks at for one connection, if the one whose turn it is isn't idle.
 /// Among more, the window moves on with each connection. Each costs some 4 ns; the best of 32 that
@@ -33,12 +33,13 @@ pub fn choose(table: &Table, number: u32, select: impl FnMut(u16) -> bool) -> Op
 }
 
 /// The same for `least-conn`, where the first candidate is a member that is less busy for its weight
-/// than that of the entry, if there is one. `load` is what a member has to do.
+/// than that of the entry, if there is one. `load` is what a member, with its share,
+/// has to do.
 #[inline(always)]
 pub fn choose_least(
     table: &Table,
     number: u32,
-    load: impl Fn(u16) -> u32,
+    load: impl Fn(u16, Share) -> u32,
     select: impl FnMut(u16) -> bool,
 ) -> Option<Chosen> {
     let first = |first, live_len| least(table, number, live_len, first, &load);
@@ -116,29 +117,30 @@ fn least(
     number: u32,
     live_len: NonZeroU32,
     first: u16,
-    load: &impl Fn(u16) -> u32,
+    load: &impl Fn(u16, Share) -> u32,
 ) -> u16 {
     let begin = (number % live_len) as usize % MEMBERS_MAX;
-    let weigh = |member: u16| {
-        let weight = table.weights[usize::from(member) % MEMBERS_MAX];
-        (u64::from(load(member)), u64::from(weight))
+    let weigh = |member, share: Share| {
+        let load = load(member, share);
+        (u64::from(load), u64::from(share.weight))
     };
-    let mut best = first;
-    let (mut best_load, mut best_weight) = weigh(first);
+    let (mut best_load, mut best_weight) =
+        weigh(first, table.shares[usize::from(first) % MEMBERS_MAX]);
     if best_load == 0 {
         return first;
     }
+    let mut best = first;
     // A length of its own: otherwise the verifier would know, and go through, each length that the list
     // of live members can have by then.
     for step in 0..SCAN_MAX {
         if step >= table.scan_len {
             break;
         }
-        let member = table.live[begin + step as usize];
-        let (load, weight) = weigh(member);
+        let at = begin + step as usize;
+        let (load, weight) = weigh(table.live[at], table.live_shares[at]);
         // load ÷ weight < best_load ÷ best_weight, without a division.
         if load * best_weight < best_load * weight {
-            (best, best_load, best_weight) = (member, load, weight);
+            (best, best_load, best_weight) = (table.live[at], load, weight);
         }
     }
     best

@@ -22,9 +22,9 @@ mod tests;
 pub use capture::{CaptureEvent, EventKind};
 pub use choose::{Chosen, SCAN_MAX, choose, choose_least, cpu_number};
 pub use cursor::{CpuCursor, QUIET_MAX};
-pub use load::{Handshakes, Load, Loads, MOVED_MAX, Tag, epoch};
+pub use load::{Handshakes, Load, Loads, MOVED_MAX, STRAYS_MAX, epoch};
 pub use mix::mix;
 pub use source::{Source, source_key};
 pub use table::{
-    Counters, ENTRIES_MAX, Flow, FlowState, HOLD, MEMBERS_MAX, Policy, ProbeSource, Table,
+    Counters, ENTRIES_MAX, Flow, FlowState, HOLD, MEMBERS_MAX, Policy, ProbeSource, Share, Table,
 };

@@ -15,15 +15,19 @@ const COUNT_BITS: u32 = 22;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 const EPOCH_MAX: u64 = (1 << (64 - 2 * COUNT_BITS)) - 1;
 
-/// How many connections of a group that have moved to another member are told apart at a time. Of more,
-/// the rest is counted for the members at which they began.
+/// How many connections of a fleet that have moved to another worker are told apart at a time. Of more,
+/// the rest is counted for the workers at which they began.
 pub const MOVED_MAX: usize = 65_536;
 
-/// What one member has to do.
+/// How many connections of a group that have moved without being counted for the worker that they moved to
+/// are known at a time; of more, those that moved last.
+pub const STRAYS_MAX: usize = 4096;
+
+/// What one worker has to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Load {
-    /// Its established connections, accepted or not.
+    /// Its established connections, accepted or not, on whatever port.
     pub active: u64,
     /// The handshakes in flight: [`Handshakes`] as a number, so that it can be exchanged whole.
     pub handshakes: u64,
@@ -44,35 +48,18 @@ impl Load {
     }
 }
 
-/// The loads of a group's members. The holding socket has none: what waits there is no load.
+/// The loads of a fleet's workers. The holding sockets have none: what waits there is no load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Loads {
-    /// By their index in the socket array.
-    pub members: [Load; MEMBERS_MAX],
-    /// How many established connections have moved to another member, ever: while it is 0 none has to
+    /// By their seats: numbers of workers that run, of whatever slot and generation.
+    pub seats: [Load; MEMBERS_MAX],
+    /// How many established connections have moved to another worker, ever: while it is 0 none has to
     /// be looked up when it closes.
     pub moved: u64,
 }
 
 const _: () = assert!(size_of::<Loads>() == 16 * MEMBERS_MAX + 8);
-
-/// Whose a connection is. A listener's tag is copied to each connection that begins at it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Tag {
-    /// The kernel's id of the map with its group's [`Loads`]. The kernel gives an id to no other map
-    /// until it has given all 2³¹, so an old connection is never counted in another group.
-    pub loads: u32,
-    /// The listener's index in the socket array; [`HOLD`](crate::HOLD) is the holding socket's.
-    pub member: u32,
-    /// Not 0: this connection is counted among the open ones. Always 0 at a listener.
-    pub counted: u32,
-    /// Always 0.
-    pub reserved: u32,
-}
-
-const _: () = assert!(size_of::<Tag>() == 16);
 
 /// The epoch of a time of the monotonic clock, in ns.
 #[inline(always)]
@@ -124,12 +111,13 @@ impl Handshakes {
     #[inline(always)]
     #[must_use]
     pub const fn count(self, epoch: u64) -> u32 {
-        // Without a branch: `least-conn` asks for each member, and the verifier would follow both ways
-        // each time. The sign of `age - 1` is set if the age is 0, that of `(age ^ 1) - 1` if it is 1.
-        let age = self.age(epoch);
-        let same = (age.wrapping_sub(1) as i64 >> 63) as u64;
-        let next = ((age ^ 1).wrapping_sub(1) as i64 >> 63) as u64;
-        ((self.now() & (same | next)) + (self.before() & same)) as u32
+        // How far it is behind is left in place of its epoch: for most, nothing.
+        let behind = Self(self.0.wrapping_sub(epoch << (2 * COUNT_BITS)));
+        match behind.0 >> (2 * COUNT_BITS) {
+            0 => (behind.before() + behind.now()) as u32,
+            EPOCH_MAX => behind.now() as u32,
+            _ => 0,
+        }
     }
 
     /// One more has begun.

@@ -2,9 +2,9 @@
 //! `table[index(packet)]`. A table is built whole and never changed: user space writes a new one
 //! and replaces a pointer to it.
 
-use crate::SCAN_MAX;
 #[cfg(feature = "user")]
-use crate::{Loads, Tag};
+use crate::Loads;
+use crate::SCAN_MAX;
 
 /// How many members a group can have: the size of the kernel's socket array.
 ///
@@ -39,6 +39,23 @@ pub enum Policy {
     Random = 6,
 }
 
+/// What `least-conn` compares a member by: in one word, so that the search reads little.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(4))]
+pub struct Share {
+    /// The member's share of the load, relative to the others'.
+    pub weight: u16,
+    /// Its worker's place in [`Loads`](crate::Loads); below [`MEMBERS_MAX`].
+    pub seat: u16,
+}
+
+const _: () = assert!(size_of::<Share>() == 4);
+
+impl Share {
+    /// That of a member that is not in the table.
+    pub const NONE: Self = Self { weight: 0, seat: 0 };
+}
+
 /// A compiled policy: what the kernel evaluates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -68,15 +85,17 @@ pub struct Table {
     /// tried entries have gone. Behind the last one come the first [`SCAN_MAX`] again (fewer if there
     /// are fewer), so that a search needs no wrap-around.
     pub live: [u16; MEMBERS_MAX + SCAN_MAX as usize],
-    /// By member: its share of the load, relative to the others'.
-    pub weights: [u16; MEMBERS_MAX],
+    /// The share of each member in `live`, in the same place.
+    pub live_shares: [Share; MEMBERS_MAX + SCAN_MAX as usize],
+    /// The same by member; [`Share::NONE`] for those that are not in the table.
+    pub shares: [Share; MEMBERS_MAX],
     /// The sequence of members.
     pub entries: [u16; ENTRIES_MAX],
 }
 
 const _: () = assert!(
     size_of::<Table>()
-        == 40 + 2 * (MEMBERS_MAX + SCAN_MAX as usize) + 2 * MEMBERS_MAX + 2 * ENTRIES_MAX
+        == 40 + 6 * (MEMBERS_MAX + SCAN_MAX as usize) + 4 * MEMBERS_MAX + 2 * ENTRIES_MAX
 );
 
 impl Table {
@@ -92,7 +111,8 @@ impl Table {
         rounds: 0,
         flow_timeout: 0,
         live: [0; MEMBERS_MAX + SCAN_MAX as usize],
-        weights: [0; MEMBERS_MAX],
+        live_shares: [Share::NONE; MEMBERS_MAX + SCAN_MAX as usize],
+        shares: [Share::NONE; MEMBERS_MAX],
         entries: [0; ENTRIES_MAX],
     };
 }
@@ -198,7 +218,3 @@ unsafe impl aya::Pod for FlowState {}
 // SAFETY: as for `Table`.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Loads {}
-
-// SAFETY: as for `Table`.
-#[cfg(feature = "user")]
-unsafe impl aya::Pod for Tag {}

@@ -2,8 +2,8 @@
 //!
 //! - `capture`: makes `bind` shareable and reports sockets; loaded once per fleet.
 //! - `steer`: selects a member; loaded once per group, so each group has its own maps.
-//! - `account`: counts the connections of each member; loaded once per fleet, if `least-conn` is asked
-//!   for.
+//! - `account`: counts the connections of each worker; loaded once per fleet, if `least-conn` is asked
+//!   for, and attached for each worker.
 //! - `bench`: for `cargo xtask bench-steer`: an empty program, whose cost it subtracts, and ways to take
 //!   turns.
 #![no_std]

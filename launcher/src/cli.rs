@@ -19,7 +19,7 @@ pub use bench::{Bench, Disturb, Shape};
 pub use parse::parse;
 pub use quantities::{TimeLimit, duration};
 pub use run::{Ipc, LogFormat, Run};
-pub use values::{Check, PortSpec, Ready, StopSignal, Target};
+pub use values::{Check, PortSpec, Ready, SlotOrName, StopSignal, Target};
 pub use verbs::Verb;
 
 /// The environment variable that sets the number of workers where `--workers` does not.
@@ -55,8 +55,8 @@ wait until the thing is done; to interrupt one does not call it off.
 Each worker gets REUSEPORT_LAUNCH_SLOT, REUSEPORT_LAUNCH_GENERATION, REUSEPORT_LAUNCH_WORKERS and \
 NODE_APP_INSTANCE (= slot); {slot} in ARG is replaced by the slot.
 
-Signals: HUP reloads (on a terminal it stops), TTIN and TTOU add and remove a worker, USR2 \
-upgrades the launcher, TERM and INT stop gracefully, a second INT or QUIT at once.
+Signals: HUP reloads (on a terminal it stops), TTIN and TTOU add and remove a worker, USR1 opens \
+the log files anew, USR2 upgrades the launcher, TERM and INT stop gracefully, a second INT or QUIT at once.
 
 Exit codes: 0 stopped as asked, 1 gave up or failed, 2 usage, 69 a kernel feature or privilege is \
 missing, 78 wrong configuration, 126 COMMAND is not executable, 127 COMMAND was not found.";

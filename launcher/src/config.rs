@@ -17,6 +17,7 @@ use crate::{
     cli::{Ipc, LogFormat, PortSpec, Run},
     failure::{Exit, Failure},
     fleet::placement::{Cpu, Pinning, Workers, auto_count, spread},
+    output::{self, LogFile},
     policy::{Policies, Policy},
     sys::{cpus, identity::Identity, listeners::Protocol, program::find_program, runtime::Name},
     worker::WorkerId,
@@ -79,6 +80,8 @@ pub struct Plan {
     pub identity: Option<Identity>,
     /// The format of our own messages.
     pub log_format: LogFormat,
+    /// What becomes of the workers' output.
+    pub output: output::Settings,
     /// Whether the eBPF programs log.
     pub ebpf_log: bool,
 }
@@ -105,6 +108,24 @@ pub struct Recycle {
     pub max_memory: Option<u64>,
     /// After this time; at least a second.
     pub max_age: Option<Duration>,
+}
+
+/// The log file that `path` names from the directory `current`.
+fn log_file_at(current: &Path, path: &str, max_size: u64, keep: u32) -> Result<LogFile, Failure> {
+    let absolute = current.join(path);
+    let Some(absolute) = absolute.to_str() else {
+        return Err(Failure::new(
+            format!("cannot write the log file {path}"),
+            "the path to it is not UTF-8",
+            "name it by an absolute path: --log-file PATH",
+        )
+        .exit(Exit::Config));
+    };
+    Ok(LogFile {
+        path: absolute.to_owned(),
+        max_size,
+        keep,
+    })
 }
 
 impl Plan {
@@ -144,6 +165,10 @@ impl Plan {
             stop_timeout,
             name,
             log_format,
+            log_lines,
+            log_file,
+            log_max_size,
+            log_keep,
             verbose,
             command,
         } = options;
@@ -213,6 +238,13 @@ impl Plan {
             stop_timeout,
             identity: Identity::resolve(user.as_deref(), group.as_deref())?,
             log_format,
+            output: output::Settings {
+                json: log_format == LogFormat::Json,
+                lines: log_lines,
+                file: log_file
+                    .map(|path| log_file_at(&current, &path, log_max_size, log_keep))
+                    .transpose()?,
+            },
             ebpf_log: verbose >= 2,
             command,
         };

@@ -16,4 +16,5 @@ pub mod probe;
 pub mod run;
 pub mod steer;
 pub mod sys;
+pub mod top;
 pub mod worker;

@@ -12,12 +12,13 @@ use std::{
 
 use reuseport_launch::{
     bench,
-    cli::{self, LogFormat, Target, Verb},
+    cli::{self, LogFormat, SlotOrName, Target, Verb},
     config::Plan,
     control::{client, protocol::Request},
     failure::{Exit, Failure},
     output, run,
     sys::runtime::{Name, RuntimeDir},
+    top,
 };
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
@@ -102,6 +103,35 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
         Verb::Status { name, json } => {
             client::status(&dir, name.as_ref(), json, width(), &mut out)?
         }
+        Verb::Top { name, interval } => {
+            drop(out);
+            top::run(&dir, name.as_ref(), interval)?;
+        }
+        Verb::Logs {
+            of,
+            name,
+            follow,
+            lines,
+            json,
+        } => {
+            let (slot, name) = match (of, name) {
+                (Some(SlotOrName::Name(_)), Some(_)) => return Err(no_slot()),
+                (Some(SlotOrName::Name(name)), None) => (None, Some(name)),
+                (Some(SlotOrName::Slot(Target(slot))), name) => (slot, name),
+                (None, name) => (None, name),
+            };
+            let sockets = output::Sockets {
+                name: client::choose(&dir, name.as_ref())?,
+                directory: dir,
+            };
+            let wanted = output::Wanted {
+                slot,
+                lines,
+                follow,
+                json,
+            };
+            output::logs(&sockets, wanted, &mut out)?;
+        }
         Verb::Ls { json } => client::ls(&dir, json, width(), &mut out)?,
         Verb::Reload {
             name,
@@ -141,6 +171,15 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
         Verb::Stop { name } => client::stop(&dir, name.as_ref())?,
     }
     Ok(Exit::Clean)
+}
+
+fn no_slot() -> Failure {
+    Failure::new(
+        "cannot show the logs",
+        "of two words, the first is the number of a slot, or all",
+        "reuseport-launch logs [SLOT] [NAME]",
+    )
+    .exit(Exit::Usage)
 }
 
 /// Our own messages go to standard error; a terminal and the journal have no need of our clock.

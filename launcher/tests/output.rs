@@ -2,7 +2,7 @@
 //! whoever is killed.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead as _, BufReader, PipeReader, Read as _, Write as _, pipe},
     iter,
     os::{
@@ -20,15 +20,26 @@ use nix::{
     },
     unistd::Pid,
 };
-use reuseport_launch::{output::Output, worker::WorkerId};
+use reuseport_launch::{
+    output::{Output, Settings, Sockets, Wanted, logs},
+    sys::runtime::RuntimeDir,
+    worker::WorkerId,
+};
 
 /// An `Output` whose pump writes to pipes of the test: its stdout and stderr.
 fn start() -> (Output, BufReader<PipeReader>, BufReader<PipeReader>) {
+    start_at(Settings::default(), None)
+}
+
+fn start_at(
+    settings: Settings,
+    sockets: Option<Sockets>,
+) -> (Output, BufReader<PipeReader>, BufReader<PipeReader>) {
     let (stdout, pump_stdout) = pipe().unwrap();
     let (stderr, pump_stderr) = pipe().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_reuseport-launch"));
     command.stdout(pump_stdout).stderr(pump_stderr);
-    let output = Output::start_with(command).unwrap();
+    let output = Output::start_with(command, settings, sockets).unwrap();
     (output, BufReader::new(stdout), BufReader::new(stderr))
 }
 
@@ -258,6 +269,71 @@ fn a_reader_that_does_not_read_holds_up_no_call() {
     assert_eq!(tail(&mut output, 0), ["reason"]);
 }
 
+/// A socket for `logs`, in a directory of its own.
+fn sockets(dir: &tempfile::TempDir) -> Sockets {
+    Sockets {
+        directory: RuntimeDir::locate(Some(dir.path())).unwrap(),
+        name: "web".parse().unwrap(),
+    }
+}
+
+const LAST: Wanted = Wanted {
+    slot: None,
+    lines: 10,
+    follow: false,
+    json: false,
+};
+
+#[test]
+fn logs_are_known_until_the_end_of_the_pump() {
+    let dir = tempfile::tempdir().unwrap();
+    let sockets = sockets(&dir);
+    let settings = Settings {
+        lines: 10,
+        ..Settings::default()
+    };
+    let (mut output, mut stdout, _stderr) = start_at(settings, Some(sockets.clone()));
+    let (mut out, err) = open(&mut output, 0);
+    // Without their times.
+    let shown = || {
+        let mut text = Vec::new();
+        logs(&sockets, LAST, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let lines = text.lines().map(|line| line.split_once(' ').unwrap().1);
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(), Vec::<String>::new());
+    out.write_all(b"one\ntwo\nunfinished").unwrap();
+    assert_eq!(line(&mut stdout) + &line(&mut stdout), "one\ntwo\n");
+    assert_eq!(shown(), ["0 │ one", "0 │ two"]);
+
+    kill_pump(&output);
+    output.restart().unwrap();
+    out.write_all(b"three\n").unwrap();
+    assert_eq!(line(&mut stdout), "three\n");
+    assert_eq!(shown(), ["0 │ three"]);
+
+    drop((out, err));
+    output.finish();
+    let error = logs(&sockets, LAST, &mut Vec::new()).unwrap_err();
+    assert_eq!(error.why, "no workers of that name write any");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn logs_do_not_wait_for_ever_for_a_pump_that_waits_for_its_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let sockets = sockets(&dir);
+    let (mut output, stdout, _stderr) = start_at(Settings::default(), Some(sockets.clone()));
+    let (mut out, _) = open(&mut output, 0);
+    // More than the pump's own pipe holds: it has begun to wait when the last byte is taken.
+    out.write_all(&b"0123456789abcde\n".repeat((64 + 4 + 64) * 64))
+        .unwrap();
+    let error = logs(&sockets, LAST, &mut Vec::new()).unwrap_err();
+    assert!(error.why.ends_with("does not answer"), "{error}");
+    drop(stdout);
+}
+
 #[test]
 fn the_worker_ends_block_and_can_be_opened_anew_by_any_user() {
     let (mut output, mut stdout, _stderr) = start();
@@ -280,6 +356,7 @@ fn the_worker_ends_block_and_can_be_opened_anew_by_any_user() {
 
 #[test]
 fn a_pump_that_can_not_be_started_is_an_error() {
-    let error = Output::start_with(Command::new("/nonexistent")).unwrap_err();
+    let error =
+        Output::start_with(Command::new("/nonexistent"), Settings::default(), None).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }

@@ -53,7 +53,16 @@ pub fn binary() -> &'static Path {
 /// When it can't be built.
 #[must_use]
 pub fn example(name: &str) -> PathBuf {
-    build(&["-p", "kernel-tests", "--example", name])
+    example_of("kernel-tests", name)
+}
+
+/// An example of this package of the workspace, built likewise.
+///
+/// # Panics
+/// When it can't be built.
+#[must_use]
+pub fn example_of(package: &str, name: &str) -> PathBuf {
+    build(&["-p", package, "--example", name])
         .join("examples")
         .join(name)
 }

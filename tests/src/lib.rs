@@ -22,6 +22,7 @@ pub mod quota;
 pub mod scripts;
 pub mod servers;
 pub mod status;
+pub mod tmux;
 pub mod tun;
 
 use std::{

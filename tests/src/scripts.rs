@@ -122,6 +122,15 @@ pub fn chatter() -> Vec<String> {
     python_code(include_str!("../servers/chatter.py"))
 }
 
+/// Says `SLOT listens`, and writes `count` lines of so many bytes each time that it gets USR1, and
+/// then `SLOT ROUND done`.
+#[must_use]
+pub fn talker(count: u32, bytes: u32) -> Vec<String> {
+    let mut command = python_code(include_str!("../servers/talker.py"));
+    command.extend([count, bytes].map(|number| number.to_string()));
+    command
+}
+
 /// What the [`chatter`] of a slot writes to a stream.
 pub fn chatter_lines(slot: u32, stream: Stream) -> impl Iterator<Item = String> {
     let fd = match stream {

@@ -52,8 +52,8 @@ fn the_help_names_every_verb_and_option() {
     let site = Site::new();
     let help = stdout(&site, &["--help"]);
     let verbs = [
-        "run", "status", "ls", "reload", "scale", "restart", "drain", "undrain", "hint", "send",
-        "upgrade", "bench", "stop",
+        "run", "status", "top", "logs", "ls", "reload", "scale", "restart", "drain", "undrain",
+        "hint", "send", "upgrade", "bench", "stop",
     ];
     for verb in verbs {
         let listed = format!("\n  {verb} ");
@@ -89,6 +89,10 @@ fn the_help_names_every_verb_and_option() {
         "--stop-timeout",
         "--name",
         "--log-format",
+        "--log-lines",
+        "--log-file",
+        "--log-max-size",
+        "--log-keep",
         "WEB_CONCURRENCY",
         "REUSEPORT_LAUNCH_SLOT",
         "{slot}",

@@ -136,26 +136,43 @@ fn status_for_people_is_a_table() {
     let (name, pid) = (launcher.site.name(), launcher.process.pid());
     let said = format!("{name} · 2 of 2 ready · pid {pid} · ");
     assert!(first.starts_with(&said), "{text}");
-    let group = "tcp 0.0.0.0:8080 ×2 · 10 selected · 0 fell through";
-    assert!(text.lines().any(|line| line == group), "{text}");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let from = |title| {
+        rows.iter()
+            .skip_while(move |row| row.first() != Some(&title))
+    };
 
     let status = launcher.status();
-    let mut rows = text
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .skip_while(|row| row.first() != Some(&"SLOT"));
-    let title = rows.next().unwrap_or_default();
+    let mut workers = from("SLOT");
+    let title = workers.next().cloned().unwrap_or_default();
     assert_eq!(
         title[..5],
-        ["SLOT", "STATE", "PID", "CONNECTIONS", "SHARE"],
+        ["SLOT", "GEN", "STATE", "PID", "SHARE"],
+        "{text}"
+    );
+    assert!(
+        title.contains(&"CPU") && title.contains(&"MEMORY"),
         "{text}"
     );
     for slot in 0..2 {
         let pid = status.pid(slot).to_string();
-        let row = rows.next().unwrap_or_default();
-        let slot = slot.to_string();
-        assert_eq!(row[..5], [&slot, "ready", &pid, "5", "50.0%"], "{text}");
+        let row = workers.next().cloned().unwrap_or_default();
+        let expected = [&slot.to_string(), "1", "ready", &pid, "50.0%", "██████████"];
+        assert_eq!(row[..6], expected, "{text}");
+        assert!(row.iter().skip(6).any(|cell| cell.ends_with('%')), "{text}");
     }
-    assert_eq!(rows.next(), None, "{text}");
+    assert_eq!(workers.next().map(Vec::len), Some(0), "{text}");
+
+    let mut groups = from("GROUP");
+    let title = groups.next().cloned().unwrap_or_default().join(" ");
+    let expected = "GROUP MEMBERS SELECTED MIGRATED HELD FELL THROUGH";
+    assert_eq!(title, expected, "{text}");
+    let group = groups.next().cloned().unwrap_or_default().join(" ");
+    // While the first worker was not ready yet nobody has connected.
+    assert_eq!(group, "tcp 0.0.0.0:8080 2 10 0 0 0", "{text}");
+    assert_eq!(groups.next(), None, "{text}");
     assert_eq!(launcher.stop(), 0);
 }

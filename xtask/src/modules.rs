@@ -21,12 +21,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ("output", &["worker", "failure", "sys"]),
     ("ipc", &["worker", "failure", "sys"]),
     ("control", &["worker", "failure", "observe", "sys"]),
+    ("top", &["failure", "policy", "observe", "sys", "control"]),
     // All for the types of values only: what an option is parsed into.
     ("cli", &["probe", "policy", "fleet", "sys"]),
     (
         "config",
         &[
-            "worker", "failure", "policy", "fleet", "sys", "capture", "cli",
+            "worker", "failure", "policy", "fleet", "sys", "capture", "output", "cli",
         ],
     ),
     (

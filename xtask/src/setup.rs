@@ -26,6 +26,8 @@ const NEEDS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
     ("umount", "mount"),
     ("setpriv", "util-linux"),
+    // A terminal for what is drawn.
+    ("tmux", "tmux"),
 ];
 
 /// The parts of a Rust toolchain that a minimal one lacks.

@@ -41,9 +41,12 @@ static TURNS: PerCpuArray<u32, 1> = PerCpuArray::new();
 pub fn least_hint(ctx: SkReuseportContext) -> u32 {
     let moves = ctx.migrating_sk().is_some();
     let chosen = TABLE.get_value(0, &0).and_then(|table| {
-        choose_least(table, turn(), hint, |member| {
-            MEMBERS.select_reuseport(&ctx, u32::from(member)).is_ok()
-        })
+        choose_least(
+            table,
+            turn(),
+            |member, _| hint(member),
+            |member| MEMBERS.select_reuseport(&ctx, u32::from(member)).is_ok(),
+        )
     });
     let Some(chosen) = chosen else {
         if moves {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use arbitrary::{Arbitrary, Unstructured};
 use launcher_common::{
-    Chosen, ENTRIES_MAX, HOLD, MEMBERS_MAX, Policy, SCAN_MAX, Table, choose, choose_least,
+    Chosen, ENTRIES_MAX, HOLD, MEMBERS_MAX, Policy, SCAN_MAX, Share, Table, choose, choose_least,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -52,7 +52,8 @@ fn well_formed(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         member => !gone.has(member, &entries),
     };
     let mut tried = Vec::new();
-    let chosen = run(&table, number, load, |member| {
+    let loaded = |_, share: Share| load(share.seat);
+    let chosen = run(&table, number, loaded, |member| {
         tried.push(member);
         is_there(member)
     });
@@ -120,7 +121,7 @@ fn least(table: &Table, members: &HashSet<u16>, entry: u16, first: u16, load: im
     let share = |member: u16| {
         (
             u64::from(load(member)),
-            u64::from(table.weights[usize::from(member)]),
+            u64::from(table.shares[usize::from(member)].weight),
         )
     };
     let busier = |one: u16, other: u16| {
@@ -153,17 +154,21 @@ fn malformed(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let (load, refused): (u32, u16) = input.arbitrary()?;
     for _ in 0..input.int_in_range(0..=64)? {
         let (at, value): (u16, u16) = input.arbitrary()?;
-        let [entry, live, weight] =
+        let [entry, live, member] =
             [ENTRIES_MAX, table.live.len(), MEMBERS_MAX].map(|len| usize::from(at) % len);
         table.entries[entry] = value;
+        let share = Share {
+            weight: value,
+            seat: value,
+        };
         table.live[live] = value;
-        table.weights[weight] = value;
+        (table.live_shares[live], table.shares[member]) = (share, share);
     }
     let mut tried = 0;
     let chosen = run(
         &table,
         number,
-        |_| load,
+        |_, _| load,
         |_| {
             tried += 1;
             tried > usize::from(refused)
@@ -178,7 +183,7 @@ fn malformed(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
 fn run(
     table: &Table,
     number: u32,
-    load: impl Fn(u16) -> u32,
+    load: impl Fn(u16, Share) -> u32,
     select: impl FnMut(u16) -> bool,
 ) -> Option<Chosen> {
     if table.policy == Policy::LeastConn as u32 {
@@ -239,15 +244,20 @@ fn table(policy: u32, entries: &[u16], hold: bool) -> Box<Table> {
     table.len = entries.len() as u32;
     table.entries[..entries.len()].copy_from_slice(entries);
     for &entry in entries {
-        let weight = &mut table.weights[usize::from(entry)];
-        if *weight == 0 {
+        let share = &mut table.shares[usize::from(entry)];
+        if share.weight == 0 {
+            share.seat = entry;
             table.live[table.live_len as usize] = entry;
             table.live_len += 1;
         }
-        *weight += 1;
+        share.weight += 1;
     }
     let (live_len, first) = (table.live_len as usize, table.live_len.min(SCAN_MAX));
+    for place in 0..live_len {
+        table.live_shares[place] = table.shares[usize::from(table.live[place])];
+    }
     table.live.copy_within(..first as usize, live_len);
+    table.live_shares.copy_within(..first as usize, live_len);
     table.scan_len = first;
     table
 }

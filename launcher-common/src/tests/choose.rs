@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 use crate::{Chosen, ENTRIES_MAX, HOLD, MEMBERS_MAX, Policy, SCAN_MAX, Table, choose_least};
 
 /// A table as user space builds it: each of the sequence's members is in `live` once, with the number
-/// of its entries as its weight.
+/// of its entries as its weight, and a seat of another number.
 pub(super) fn table(policy: u32, entries: &[u16]) -> Box<Table> {
     let mut table = Box::new(Table::EMPTY);
     table.policy = policy;
@@ -17,20 +17,31 @@ pub(super) fn table(policy: u32, entries: &[u16]) -> Box<Table> {
     members.sort_unstable();
     members.dedup();
     table.live_len = members.len() as u32;
-    table.live[..members.len()].copy_from_slice(&members);
     for &entry in entries {
-        table.weights[usize::from(entry)] += 1;
+        let share = &mut table.shares[usize::from(entry)];
+        share.weight += 1;
+        share.seat = seat(entry);
+    }
+    for (place, &member) in members.iter().enumerate() {
+        table.live[place] = member;
+        table.live_shares[place] = table.shares[usize::from(member)];
     }
     let first = members.len().min(SCAN_MAX as usize);
     table.live.copy_within(..first, members.len());
+    table.live_shares.copy_within(..first, members.len());
     table.scan_len = first as u32;
     table
+}
+
+/// The seat that [`table`] gives to a member's worker.
+pub(super) fn seat(member: u16) -> u16 {
+    MEMBERS_MAX as u16 - 1 - member
 }
 
 /// The choice where all members are equally busy.
 fn choose(table: &Table, number: u32, select: impl FnMut(u16) -> bool) -> Option<Chosen> {
     if table.policy == Policy::LeastConn as u32 {
-        choose_least(table, number, |_| 1, select)
+        choose_least(table, number, |_, _| 1, select)
     } else {
         crate::choose(table, number, select)
     }
@@ -283,7 +294,7 @@ proptest! {
         for policy in [policy, known] {
             table.policy = policy;
             let mut tries = 0;
-            let chosen = choose_least(&table, number, |_| load, |_| {
+            let chosen = choose_least(&table, number, |_, _| load, |_| {
                 tries += 1;
                 accept
             });

@@ -4,8 +4,8 @@ use std::vec::Vec;
 
 use proptest::{collection::vec, prelude::*};
 
-use super::choose::table;
-use crate::{Handshakes, Load, Policy, SCAN_MAX, choose_least};
+use super::choose::{seat, table};
+use crate::{Handshakes, Load, Policy, SCAN_MAX, Share, choose_least};
 
 const LEAST: u32 = Policy::LeastConn as u32;
 
@@ -18,7 +18,7 @@ fn members(count: u16) -> Vec<u16> {
 fn idle_members_take_turns() {
     let table = table(LEAST, &[0, 1, 0, 2]);
     let chosen: Vec<u16> = (0..8)
-        .filter_map(|turn| Some(choose_least(&table, turn, |_| 0, |_| true)?.member))
+        .filter_map(|turn| Some(choose_least(&table, turn, |_, _| 0, |_| true)?.member))
         .collect();
     assert_eq!(chosen, [0, 1, 0, 2, 0, 1, 0, 2]);
 }
@@ -29,7 +29,7 @@ fn a_window_of_many_members_moves_on() {
     let table = table(LEAST, &members(count));
     // Whichever is idle is found, in a quarter of the turns.
     for idle in [0, 1, 31, 32, 100, 127] {
-        let load = |member: u16| u32::from(member != idle);
+        let load = |_, share: Share| u32::from(share.seat != seat(idle));
         let found = (0..u32::from(count))
             .filter(|&turn| {
                 choose_least(&table, turn, load, |_| true)
@@ -56,7 +56,7 @@ fn a_thousand_handshakes_in_flight_are_dealt_out_evenly() {
             handshakes: 0,
         });
         let begin = |loads: &mut [Load; WORKERS], turn, now| {
-            let load = |member: u16| loads[usize::from(member)].total(now);
+            let load = |member: u16, _: Share| loads[usize::from(member)].total(now);
             let chosen = choose_least(&table, turn, load, |_| true).expect("all are there");
             let load = &mut loads[usize::from(chosen.member)];
             load.handshakes = Handshakes(load.handshakes).begun(now).0;
@@ -95,7 +95,7 @@ proptest! {
         let entries: Vec<u16> = (0..).zip(&weighted)
             .flat_map(|(member, &(weight, _))| std::iter::repeat_n(member, weight.into()))
             .collect();
-        let load = |member: u16| weighted[usize::from(member)].1;
+        let load = |member: u16, _: Share| weighted[usize::from(member)].1;
         let table = table(LEAST, &entries);
         let chosen = choose_least(&table, turn, load, |_| true).expect("all are there");
         let (weight, least) = weighted[usize::from(chosen.member)];
@@ -108,7 +108,7 @@ proptest! {
     fn one_that_has_gone_is_passed_by(count in 2u16..SCAN_MAX as u16, turn: u32, gone: prop::sample::Index) {
         let gone = gone.index(count.into()) as u16;
         let table = table(LEAST, &members(count));
-        let load = |member: u16| u32::from(member != gone);
+        let load = |_, share: Share| u32::from(share.seat != seat(gone));
         let chosen = choose_least(&table, turn, load, |member| member != gone).expect("others are there");
         prop_assert_ne!(chosen.member, gone);
         prop_assert!(chosen.after_miss);
@@ -132,7 +132,7 @@ proptest! {
                 stays
             });
             let least = *loads.iter().min().expect("there are two");
-            let load = |member: u16| loads[usize::from(member)];
+            let load = |member: u16, _: Share| loads[usize::from(member)];
             let chosen = choose_least(&table, turn as u32, load, |_| true).expect("all are there").member;
             prop_assert_eq!(loads[usize::from(chosen)], least);
             loads[usize::from(chosen)] += 1;

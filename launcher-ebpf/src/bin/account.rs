@@ -1,119 +1,91 @@
-//! Accounting: counts the established connections of each member, from the moment that they are
-//! established until either side is done. Attached to the fleet's cgroup while `least-conn` needs it.
+//! Accounting: counts the established connections of each worker, from the moment that they are
+//! established until either side is done. Attached to the workers' cgroups, and to those of the holding
+//! sockets, while `least-conn` needs it.
 //!
-//! A listener's tag says whose its connections are: the kernel copies it to each of them. What moves to
-//! another member when its listener goes keeps the tag, so `steer` notes it in `MOVED`.
+//! A connection has its listener's cgroup, also when its worker is gone, and what is attached to that
+//! knows whose it is: nothing has to be stored with the connection. What moves to another worker when
+//! its listener goes keeps the cgroup, so `steer` notes it in `MOVED`.
 #![no_std]
 #![no_main]
+#![expect(
+    deprecated,
+    reason = "programs of this type can't ask for the newer kind of cgroup storage"
+)]
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, BPF_TCP_FIN_WAIT1, BPF_TCP_LAST_ACK,
-        bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+        BPF_F_NO_PREALLOC, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED,
+        BPF_TCP_FIN_WAIT1, BPF_TCP_LAST_ACK, BPF_TCP_SYN_RECV,
     },
-    btf_maps::{Array, HashMap, HashOfMaps},
-    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_coarse_ns, bpf_sk_storage_get},
+    btf_maps::{Array, CgroupStorage, HashMap},
+    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_coarse_ns},
     macros::{btf_map, sock_ops},
     programs::SockOpsContext,
 };
-use launcher_common::{HOLD, Handshakes, Loads, MEMBERS_MAX, MOVED_MAX, Tag, epoch};
+use launcher_common::{HOLD, Handshakes, Load, Loads, MEMBERS_MAX, MOVED_MAX, epoch};
 use launcher_ebpf::{fetch_add, update};
 
-/// Socket storage whose values are copied from a listener to its connections. (aya's own has neither
-/// the flag, nor a way to it from this type of program.)
-#[repr(C)]
-struct Inherited<T> {
-    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
-    key: *const i32,
-    value: *const T,
-    max_entries: *const [i32; 0],
-    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
-}
-
-// SAFETY: the pointers are never followed: their types are what the loader reads.
-unsafe impl<T> Sync for Inherited<T> {}
-
-/// Whose a listener is, and a connection; see [`Tag`].
+/// One more than the seat of the worker whose cgroup it is, or than [`HOLD`]; 0 until the launcher has
+/// told.
 #[btf_map]
-static TAGS: Inherited<Tag> = Inherited {
-    r#type: core::ptr::null(),
-    key: core::ptr::null(),
-    value: core::ptr::null(),
-    max_entries: core::ptr::null(),
-    map_flags: core::ptr::null(),
-};
+static SEATS: CgroupStorage<u64> = CgroupStorage::new();
 
-/// How many groups can be counted at a time: ports of the workers, and addresses.
-const GROUPS_MAX: usize = 4096;
-
-/// The groups' `LOADS`, each by its own id.
+/// How busy each worker is. Connections are counted here, handshakes in `steer`.
 #[btf_map]
-static LOADS_OF: HashOfMaps<u32, Array<Loads, 1>, GROUPS_MAX, { BPF_F_NO_PREALLOC as usize }> =
-    HashOfMaps::new();
+static LOADS: Array<Loads, 1> = Array::new();
 
-/// The groups' `MOVED`, by the same id.
+/// By the cookie of a counted connection that has moved to another worker: that one's seat, or [`HOLD`].
 #[btf_map]
-static MOVED_OF: HashOfMaps<
-    u32,
-    HashMap<u64, u32, MOVED_MAX, { BPF_F_NO_PREALLOC as usize }>,
-    GROUPS_MAX,
-    { BPF_F_NO_PREALLOC as usize },
-> = HashOfMaps::new();
+static MOVED: HashMap<u64, u32, MOVED_MAX, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// Runs on every connection's events in the fleet's cgroup.
+/// Not 0: connections that begin are counted. If not, only the ends of those that were.
+#[btf_map]
+static COUNTING: Array<u64, 1> = Array::new();
+
+/// Runs on every connection's events in a worker's cgroup.
 #[sock_ops]
 pub fn account(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => established(&ctx),
-        // Not CLOSE-WAIT, in which the worker may still send. The first change that is told of is the
-        // one to ESTABLISHED.
-        BPF_SOCK_OPS_STATE_CB
-            if matches!(
-                ctx.arg(1),
-                BPF_TCP_FIN_WAIT1 | BPF_TCP_LAST_ACK | BPF_TCP_CLOSE
-            ) =>
-        {
-            closed(&ctx);
-        }
+        BPF_SOCK_OPS_STATE_CB if ends(ctx.arg(0), ctx.arg(1)) => closed(&ctx),
         _ => {}
     }
     1
 }
 
+/// Whether a connection ends with this change of its state: it does so once. Not with CLOSE-WAIT, in
+/// which the worker may still send. One that has not been established for long, by TCP Fast Open, is
+/// in SYN-RECEIVED yet.
+#[inline(always)]
+fn ends(before: u32, after: u32) -> bool {
+    matches!(after, BPF_TCP_FIN_WAIT1 | BPF_TCP_LAST_ACK | BPF_TCP_CLOSE)
+        && matches!(
+            before,
+            BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT | BPF_TCP_SYN_RECV
+        )
+}
+
 #[inline(always)]
 fn established(ctx: &SockOpsContext) {
-    let Some(tag) = tag(ctx) else {
+    let Some(seat) = seat() else {
         return;
     };
-    // SAFETY: points to this connection's own tag, and its socket is locked, so nobody else writes it.
-    let Tag {
-        loads,
-        member,
-        counted,
-        ..
-    } = unsafe { *tag };
-    // Two of us run on each event for a moment, when a launcher takes over from another.
-    if counted != 0 {
+    if COUNTING.get(0).is_none_or(|&counting| counting == 0) {
         return;
     }
-    let Some(loads) = loads_of(loads) else {
-        return;
-    };
-    // Others may have asked to be told of other things.
+    // Its end is told of only if it is asked for. So what began before anybody counted isn't counted
+    // when it ends. Others may have asked to be told of other things.
     let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
     if ctx.set_cb_flags(flags as i32).is_err() {
         return;
     }
-    // SAFETY: as above.
-    unsafe { (*tag).counted = 1 };
-    if member == u32::from(HOLD) {
+    let Some(load) = load(seat) else {
         return;
-    }
-    // SAFETY: points into the map's value, inside it by the remainder.
+    };
+    // SAFETY: points into the map's value.
     unsafe {
-        let load = &raw mut (*loads).members[member as usize % MEMBERS_MAX];
         fetch_add(&raw mut (*load).active, 1);
         let epoch = epoch(bpf_ktime_get_coarse_ns());
         update(&raw mut (*load).handshakes, |before| {
@@ -124,72 +96,51 @@ fn established(ctx: &SockOpsContext) {
 
 #[inline(always)]
 fn closed(ctx: &SockOpsContext) {
-    let Some(tag) = tag(ctx) else {
+    let Some(mut seat) = seat() else {
         return;
     };
-    // SAFETY: as in `established`.
-    let Tag {
-        loads: id,
-        mut member,
-        counted,
-        ..
-    } = unsafe { *tag };
-    if counted == 0 {
-        return;
-    }
-    // SAFETY: as in `established`.
-    unsafe { (*tag).counted = 0 };
-    let Some(loads) = loads_of(id) else {
-        return;
-    };
-    // SAFETY: points into the map's value; nobody else removes this connection's entry, because its
-    // socket is locked here and when it moves, and what it says is copied at once.
+    // SAFETY: points into the map's value; an aligned load of 8 bytes can't tear. Nobody else removes
+    // this connection's entry, because its socket is locked here and when it moves, and what it says
+    // is copied at once.
     unsafe {
-        if (*loads).moved != 0
-            && let Some(moved) = MOVED_OF.get(&id)
-        {
+        if LOADS.get_ptr(0).is_some_and(|loads| (*loads).moved != 0) {
             let connection = bpf_get_socket_cookie(ctx.as_ptr());
-            if let Some(&to) = moved.get(&connection) {
-                member = to;
-                let _ = moved.remove(&connection);
+            if let Some(&to) = MOVED.get(&connection) {
+                seat = to;
+                let _ = MOVED.remove(&connection);
             }
         }
     }
-    if member == u32::from(HOLD) {
+    let Some(load) = load(seat) else {
         return;
-    }
-    // SAFETY: points into the map's value, inside it by the remainder.
+    };
+    // SAFETY: points into the map's value.
     unsafe {
-        let load = &raw mut (*loads).members[member as usize % MEMBERS_MAX];
-        fetch_add(&raw mut (*load).active, u64::MAX);
+        let active = &raw mut (*load).active;
+        // Somebody else may have asked to be told of a connection that was never counted.
+        if fetch_add(active, u64::MAX) == 0 {
+            fetch_add(active, 1);
+        }
     }
 }
 
-/// The tag of the context's socket.
+/// Whose the connections of this cgroup are.
 #[inline(always)]
-fn tag(ctx: &SockOpsContext) -> Option<*mut Tag> {
-    // SAFETY: the verifier checks the access; null is checked.
-    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
-    if sk.is_null() {
+fn seat() -> Option<u32> {
+    // SAFETY: points to the cgroup's value, which the launcher replaces whole.
+    let told = unsafe { *SEATS.get_ptr_mut() };
+    (told != 0).then(|| told as u32 - 1)
+}
+
+/// The load of a seat; `None` for that of the holding sockets.
+#[inline(always)]
+fn load(seat: u32) -> Option<*mut Load> {
+    if seat == u32::from(HOLD) {
         return None;
     }
-    // SAFETY: a lookup without creation, whose result is null or the tag.
-    let tag = unsafe {
-        bpf_sk_storage_get(
-            (&raw const TAGS).cast_mut().cast(),
-            sk.cast(),
-            core::ptr::null_mut(),
-            0,
-        )
-    };
-    (!tag.is_null()).then_some(tag.cast())
-}
-
-/// A group's loads; `None`: it has been forgotten, or is not counted any more.
-#[inline(always)]
-fn loads_of(id: u32) -> Option<*mut Loads> {
-    // SAFETY: without preallocation an entry that is removed is not reused while this program runs.
-    unsafe { LOADS_OF.get_value_ptr_mut(&id, &0) }
+    let loads = LOADS.get_ptr_mut(0)?;
+    // SAFETY: inside the map's value by the remainder.
+    Some(unsafe { &raw mut (*loads).seats[seat as usize % MEMBERS_MAX] })
 }
 
 launcher_ebpf::license!();

@@ -15,6 +15,11 @@ const FLOWS_MIN: u32 = 1_024;
 /// The largest one: 120 MiB, and status takes 0.15 s to count so many.
 const FLOWS_MAX: u32 = 1 << 20;
 
+/// The most lines that are kept of a slot.
+const LOG_LINES_MAX: u64 = 100_000;
+/// The most earlier log files: each is renamed in a rotation.
+const LOG_KEEP_MAX: u64 = 100;
+
 /// A time limit; `None` where the option lifts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeLimit(pub Option<Duration>);
@@ -33,6 +38,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn duration_above_zero(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("there is no time in it; allowed: from 1ms to 24h".into()),
+        duration => Ok(duration),
+    }
+}
+
+/// The time between two looks: as [`duration`], but not less than 100 ms.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        short if short < Duration::from_millis(100) => {
+            Err("that is too often; allowed: from 100ms to 24h".into())
+        }
         duration => Ok(duration),
     }
 }
@@ -67,6 +82,23 @@ pub(super) fn flows(text: &str) -> Result<u32, String> {
         .and_then(|number| u32::try_from(number).ok())
         .filter(|number| (FLOWS_MIN..=FLOWS_MAX).contains(number))
         .ok_or_else(|| format!("allowed: a whole number from {FLOWS_MIN} to {FLOWS_MAX}"))
+}
+
+/// Parses how many lines of a slot are kept, or shown.
+pub(super) fn log_lines(text: &str) -> Result<usize, String> {
+    up_to(text, LOG_LINES_MAX)
+}
+
+/// Parses how many earlier log files are kept.
+pub(super) fn log_keep(text: &str) -> Result<u32, String> {
+    up_to(text, LOG_KEEP_MAX)
+}
+
+fn up_to<N: TryFrom<u64>>(text: &str, max: u64) -> Result<N, String> {
+    decimal(text)
+        .filter(|number| *number <= max)
+        .and_then(|number| N::try_from(number).ok())
+        .ok_or_else(|| format!("allowed: a whole number from 0 to {max}"))
 }
 
 fn limit(duration: Result<Duration, String>, word: &str) -> Result<TimeLimit, String> {

@@ -8,7 +8,7 @@ use super::{
     policies::PolicyParser,
     quantities::{
         TimeLimit, age, duration, duration_above_zero, duration_or_infinite, duration_or_off,
-        flow_timeout, flows, positive, size,
+        flow_timeout, flows, log_keep, log_lines, positive, size,
     },
     values::{Check, PortSpec, Ready, StopSignal},
 };
@@ -242,7 +242,7 @@ pub struct Run {
     /// Name for the verbs [default: the command's file name]
     #[arg(long, value_name = "NAME", help_heading = LAUNCHER)]
     pub name: Option<Name>,
-    /// Format of the launcher's own messages on standard error
+    /// Format of the launcher's own messages on standard error; json: of the workers' lines, too
     #[arg(
         long,
         value_enum,
@@ -252,6 +252,38 @@ pub struct Run {
         help_heading = LAUNCHER
     )]
     pub log_format: LogFormat,
+    /// Lines of each worker's output that the verb `logs` can show, at most 256 KiB of them
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1000",
+        value_parser = log_lines,
+        help_heading = LAUNCHER
+    )]
+    pub log_lines: usize,
+    /// Write the workers' output to this file, too; {slot} is replaced by the slot. USR1 opens it anew
+    #[arg(long, value_name = "PATH", help_heading = LAUNCHER)]
+    pub log_file: Option<String>,
+    /// Size at which the file becomes PATH.1 and another one is begun
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "10M",
+        value_parser = size,
+        requires = "log_file",
+        help_heading = LAUNCHER
+    )]
+    pub log_max_size: u64,
+    /// Earlier files kept: PATH.1 is the latest
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "5",
+        value_parser = log_keep,
+        requires = "log_file",
+        help_heading = LAUNCHER
+    )]
+    pub log_keep: u32,
     /// Say more on standard error; -vv says everything, the eBPF programs' own lines too
     #[arg(short, long, action = ArgAction::Count, help_heading = LAUNCHER)]
     pub verbose: u8,

@@ -78,6 +78,7 @@ fn defaults() {
     );
     assert_eq!((run.chdir, run.env_file), (None, None));
     assert_eq!(run.log_format, LogFormat::Auto);
+    assert_eq!((run.log_lines, run.log_file), (1_000, None));
     assert_eq!(
         (run.name, run.user, run.group, run.verbose),
         (None, None, None, 0)
@@ -93,8 +94,12 @@ fn every_option() {
          --chdir /srv --env-file web.env --ipc node --no-hold --ready http:/ready \
          --ready-timeout 1m --health tcp --health-interval 1s --health-timeout 500ms \
          --health-threshold 2 --stall-timeout off --drain-timeout infinite --max-surge 2 \
-         --max-connections 100000 --max-memory 512M --max-age 7d -- x",
+         --max-connections 100000 --max-memory 512M --max-age 7d --log-lines 0 \
+         --log-file logs/{slot}.log --log-max-size 2M --log-keep 1 -- x",
     );
+    assert_eq!(run.log_lines, 0);
+    assert_eq!(run.log_file.as_deref(), Some("logs/{slot}.log"));
+    assert_eq!((run.log_max_size, run.log_keep), (2 << 20, 1));
     assert_eq!(run.chdir, Some("/srv".into()));
     assert_eq!(run.env_file, Some("web.env".into()));
     assert_eq!((run.ipc, run.no_hold), (Some(Ipc::Node), true));
@@ -203,7 +208,18 @@ fn wrong_values_say_what_is_allowed() {
         ("--max-memory 1K -- x", "--max-memory", "512M"),
         ("--max-age 0 -- x", "--max-age", "365d"),
         ("--ipc cluster -- x", "--ipc", "node"),
+        ("--log-lines 100001 -- x", "--log-lines", "0 to 100000"),
+        (
+            "--log-file x --log-max-size 1K -- x",
+            "--log-max-size",
+            "from 1M",
+        ),
+        ("--log-file x --log-keep 101 -- x", "--log-keep", "0 to 100"),
+        ("--log-keep 1 -- x", "--log-file", "required"),
         ("status a/b", "[NAME]", "A-Z"),
+        ("top --interval 99ms", "--interval", "100ms to 24h"),
+        ("logs 256", "SLOT", "0 to 255"),
+        ("logs a/b", "SLOT", "A-Z"),
         ("scale 0", "N", "1 to 256"),
         ("scale 257", "N", "1 to 256"),
         ("restart one", "SLOT", "0 to 255"),
@@ -300,6 +316,20 @@ fn verbs() {
         matches!(verb("status web --json"), Verb::Status { name: Some(name), json: true } if name.as_str() == "web")
     );
     assert!(matches!(verb("ls --json"), Verb::Ls { json: true }));
+    assert!(matches!(
+        verb("top"),
+        Verb::Top { name: None, interval } if interval == Duration::from_secs(1)
+    ));
+    let of = |line| match verb(line) {
+        Verb::Logs { of, name, .. } => (of, name.map(|name| name.to_string())),
+        other => panic!("{other:?}"),
+    };
+    let slot = |slot| Some(SlotOrName::Slot(Target(slot)));
+    assert_eq!(of("logs -f"), (None, None));
+    assert_eq!(of("logs 3"), (slot(Some(3)), None));
+    assert_eq!(of("logs all 8080"), (slot(None), Some("8080".into())));
+    let web = Some(SlotOrName::Name("web".parse().unwrap()));
+    assert_eq!(of("logs web"), (web, None));
     assert!(matches!(verb("stop web"), Verb::Stop { name: Some(_) }));
     assert!(matches!(
         verb("reload web --drain-timeout 5s"),

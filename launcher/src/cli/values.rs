@@ -8,7 +8,7 @@ use super::quantities::decimal;
 use crate::{
     fleet::placement::{WORKERS_MAX, Workers},
     policy::WEIGHT_MAX,
-    sys::listeners::Protocol,
+    sys::{listeners::Protocol, runtime::Name},
 };
 
 pub use crate::probe::Check;
@@ -172,6 +172,28 @@ impl FromStr for Target {
             _ => slot(text)
                 .map(|slot| Self(Some(slot)))
                 .map_err(|why| format!("{why}, or all")),
+        }
+    }
+}
+
+/// The slot that `logs` is about, or (where the slot is left out) the launcher: a name that is a number
+/// stands behind a slot, or `all`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SlotOrName {
+    /// A slot, or `all`.
+    Slot(Target),
+    /// A launcher.
+    Name(Name),
+}
+
+impl FromStr for SlotOrName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" || text.bytes().all(|byte| byte.is_ascii_digit()) {
+            text.parse().map(Self::Slot)
+        } else {
+            text.parse().map(Self::Name)
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The verbs.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 
 use super::{
     bench::Bench,
     policies::PolicyParser,
-    quantities::{TimeLimit, duration_or_infinite},
+    quantities::{TimeLimit, duration_or_infinite, interval, log_lines},
     run::Run,
-    values::{Target, hint, json, slot, weight, worker_count},
+    values::{SlotOrName, Target, hint, json, slot, weight, worker_count},
 };
 use crate::{policy::Policy, sys::runtime::Name};
 
@@ -62,6 +64,31 @@ pub enum Verb {
         /// Which launcher [default: the only one that runs]
         name: Option<Name>,
         /// Print one JSON object and nothing else
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the same as it changes, on the terminal; keys drain, restart and more
+    Top {
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+        /// Time between two looks
+        #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+        interval: Duration,
+    },
+    /// Show what the workers have written
+    Logs {
+        /// Those of one slot [default: of all]
+        #[arg(value_name = "SLOT")]
+        of: Option<SlotOrName>,
+        /// Which launcher [default: the only one that runs]
+        name: Option<Name>,
+        /// Go on with what they write
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines of the past, at most
+        #[arg(short = 'n', long, value_name = "N", default_value = "1000", value_parser = log_lines)]
+        lines: usize,
+        /// Print a JSON object for each line
         #[arg(long)]
         json: bool,
     },

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,7 @@ use crate::{
     failure::Failure,
     observe::{
         Snapshot,
+        history::History,
         table::{self, Listed},
     },
     sys::runtime::{Name, RuntimeDir},
@@ -22,6 +24,8 @@ use crate::{
 
 /// How long a launcher may take to show its status.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// What `status` measures the workers' CPU time over.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 /// How long a launcher may take to go on as another binary: it loads its programs anew.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is asked meanwhile, in milliseconds: no event tells that it listens again.
@@ -59,12 +63,19 @@ pub fn status(
     width: usize,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let snapshot = ask_status(directory, &choose(directory, name)?)?;
+    let name = choose(directory, name)?;
+    let snapshot = ask_status(directory, &name)?;
     if json {
-        write_json(&snapshot, out)
-    } else {
-        write(&table::status(&snapshot, width), out)
+        return write_json(&snapshot, out);
     }
+    // How much CPU time a worker takes only a second look tells.
+    let mut history = History::default();
+    history.add(&snapshot, Duration::ZERO);
+    let first = Instant::now();
+    thread::sleep(BETWEEN_LOOKS);
+    let snapshot = ask_status(directory, &name)?;
+    history.add(&snapshot, first.elapsed());
+    write(&table::status(&snapshot, &history, width), out)
 }
 
 /// Writes the launchers that run to `out`: as one JSON array, or as a table.
@@ -184,7 +195,11 @@ pub fn stop(directory: &RuntimeDir, name: Option<&Name>) -> Result<(), Failure> 
     Ok(())
 }
 
-fn choose(directory: &RuntimeDir, name: Option<&Name>) -> Result<Name, Failure> {
+/// The launcher called `name`, or the only one that runs.
+///
+/// # Errors
+/// When no name was given and not exactly one launcher runs.
+pub fn choose(directory: &RuntimeDir, name: Option<&Name>) -> Result<Name, Failure> {
     directory.verify()?;
     if let Some(name) = name {
         return Ok(name.clone());
@@ -208,7 +223,11 @@ fn choose(directory: &RuntimeDir, name: Option<&Name>) -> Result<Name, Failure> 
     }
 }
 
-fn ask_status(directory: &RuntimeDir, name: &Name) -> Result<Snapshot, Failure> {
+/// The status of the launcher called `name`.
+///
+/// # Errors
+/// As [`call`].
+pub fn ask_status(directory: &RuntimeDir, name: &Name) -> Result<Snapshot, Failure> {
     match call(directory, name, &Request::Status {}, Some(STATUS_TIMEOUT))? {
         Response::Status(snapshot) => Ok(*snapshot),
         Response::Failed(error) => Err(error.into()),

@@ -1,4 +1,5 @@
-//! Aligned columns that never wrap: the rightmost are left out where the terminal is too narrow.
+//! Aligned columns that never wrap: those that matter least are left out where the terminal is too
+//! narrow.
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -10,10 +11,12 @@ pub(super) enum Align {
     Right,
 }
 
-/// A column; the leftmost matters most.
+/// A column.
 pub(super) struct Column {
     title: &'static str,
     align: Align,
+    /// 0 matters most; of those of the same rank, the leftmost.
+    rank: u8,
     /// `None` where there is nothing to show.
     cells: Vec<Option<String>>,
 }
@@ -27,8 +30,13 @@ impl Column {
         Self {
             title,
             align,
+            rank: 0,
             cells: cells.collect(),
         }
+    }
+
+    pub(super) fn rank(self, rank: u8) -> Self {
+        Self { rank, ..self }
     }
 
     fn width(&self) -> usize {
@@ -48,28 +56,33 @@ impl Column {
     }
 }
 
-/// Lays out the title line and `rows` lines. Columns without any value are left out, and so are
-/// those on the right that do not fit into `width`; the first one always stays.
+/// Lays out the title line and `rows` lines, each of at most `width` columns. Columns without any
+/// value are left out; of the others, by their rank, as many as fit before the first that does not.
 pub(super) fn lay_out(columns: &[Column], rows: usize, width: usize) -> Vec<String> {
-    let mut left = width;
-    let mut fitting: Vec<(&Column, usize)> = Vec::new();
-    for column in columns
+    let mut by_rank: Vec<(usize, &Column)> = columns
         .iter()
-        .filter(|column| column.cells.iter().any(Option::is_some))
-    {
-        let needed = column.width() + if fitting.is_empty() { 0 } else { GAP };
+        .enumerate()
+        .filter(|(_, column)| column.cells.iter().any(Option::is_some))
+        .collect();
+    by_rank.sort_by_key(|(_, column)| column.rank);
+    let mut left = width;
+    let mut fitting: Vec<(usize, &Column, usize)> = Vec::new();
+    for (place, column) in by_rank {
+        let wide = column.width();
+        let needed = wide + if fitting.is_empty() { 0 } else { GAP };
         if needed > left && !fitting.is_empty() {
             break;
         }
         left = left.saturating_sub(needed);
-        fitting.push((column, column.width()));
+        fitting.push((place, column, wide));
     }
+    fitting.sort_by_key(|(place, ..)| *place);
     std::iter::once(None)
         .chain((0..rows).map(Some))
         .map(|row| {
             let cells: Vec<String> = fitting
                 .iter()
-                .map(|(column, width)| pad(column.cell(row), column.align, *width))
+                .map(|(_, column, wide)| pad(column.cell(row), column.align, *wide))
                 .collect();
             fit(cells.join(&" ".repeat(GAP)).trim_end(), width)
         })
@@ -92,7 +105,8 @@ fn pad(text: &str, align: Align, to: usize) -> String {
     }
 }
 
-/// Columns on a terminal, as far as it matters here: what is shown is ASCII, `·`, `×` and `…`.
+/// Columns on a terminal, as far as it matters here: what is shown is ASCII, `·`, `×`, `…` and
+/// blocks.
 fn width(text: &str) -> usize {
     text.chars().count()
 }

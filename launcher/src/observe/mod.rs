@@ -2,10 +2,12 @@
 //! for people. Field names, their order and their units are a promise to scripts.
 
 mod columns;
+pub mod history;
 pub mod startup;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::{collections::BTreeSet, fmt};
 
@@ -185,21 +187,27 @@ fn steered(snapshot: &Snapshot) -> String {
     }
 }
 
-/// `tcp [::]:443 ×4`
-impl fmt::Display for GroupStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl GroupStatus {
+    /// `tcp [::]:443`
+    fn endpoint(&self) -> String {
         let Self {
             protocol,
             address,
             port,
-            members,
             ..
         } = self;
         if address.contains(':') {
-            write!(f, "{protocol} [{address}]:{port} ×{members}")
+            format!("{protocol} [{address}]:{port}")
         } else {
-            write!(f, "{protocol} {address}:{port} ×{members}")
+            format!("{protocol} {address}:{port}")
         }
+    }
+}
+
+/// `tcp [::]:443 ×4`
+impl fmt::Display for GroupStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ×{}", self.endpoint(), self.members)
     }
 }
 

@@ -1,9 +1,25 @@
 //! The forms, literally.
 
+use std::time::Duration;
+
 use super::{
-    table::{Listed, list, status},
+    history::History,
+    table::{self, Listed, list},
     *,
 };
+
+/// As `status` shows it: after two looks at it, without a change between them.
+fn status(snapshot: &Snapshot, width: usize) -> String {
+    table::status(snapshot, &history(snapshot, snapshot), width)
+}
+
+/// Two snapshots, half a second apart.
+fn history(before: &Snapshot, after: &Snapshot) -> History {
+    let mut history = History::default();
+    history.add(before, Duration::ZERO);
+    history.add(after, Duration::from_millis(500));
+    history
+}
 
 fn group(address: &str, port: u16) -> GroupStatus {
     GroupStatus {
@@ -186,13 +202,15 @@ fn status_table() {
 myserver · 3 of 4 ready · pid 4211 · since 2026-11-21T05:57:00Z · version 0.1.0
 command ./myserver --title \"two words\"
 capture cgroup · steer round-robin (eBPF) · migration on · hold on
-tcp 0.0.0.0:8080 ×4 · 400 selected · 2 migrated · 0 fell through
 
-SLOT  STATE          PID  CONNECTIONS  SHARE  QUEUE  UPTIME  RESTARTS    MEMORY   CPU  GENERATION  WEIGHT  CPUS
-   0  ready         4212          100  25.0%      0   1h 2m         0  25.0 MiB  1.2s           1       1  0
-   1  ready         4213          100  25.0%      0   1h 2m         0  25.0 MiB  1.2s           1       1  1
-   2  ready         4214          100  25.0%      0   1h 2m         0  25.0 MiB  1.2s           1       1  2
-   3  backoff 0.4s     -          100  25.0%      -       -         2         -     -           3       1  3
+SLOT  GEN  STATE          PID  CPUS  SHARE              QUEUE   CPU    MEMORY  RESTARTS  UPTIME  CONNECTIONS  WEIGHT
+   0    1  ready         4212  0     25.0%  ██████████      0  0.0%  25.0 MiB         0   1h 2m          100       1
+   1    1  ready         4213  1     25.0%  ██████████      0  0.0%  25.0 MiB         0   1h 2m          100       1
+   2    1  ready         4214  2     25.0%  ██████████      0  0.0%  25.0 MiB         0   1h 2m          100       1
+   3    3  backoff 0.4s     -  3     25.0%  ██████████      -     -         -         2       -          100       1
+
+GROUP             MEMBERS  SELECTED  MIGRATED  FELL THROUGH
+tcp 0.0.0.0:8080        4       400         2             0
 ";
     assert_eq!(status(&snapshot(), usize::MAX), expected);
 }
@@ -207,8 +225,9 @@ fn status_table_during_a_reload() {
     let next = WorkerStatus {
         generation: 2,
         pid: Some(5000),
-        connections_total: Some(0),
+        connections_total: Some(25),
         status_text: Some("warm\u{1b}[2J".into()),
+        cpus: vec![0, 1, 2, 8],
         ..worker(0)
     };
     snapshot.workers.insert(1, next);
@@ -225,13 +244,15 @@ fn status_table_during_a_reload() {
 myserver · 2 of 2 ready · pid 4211 · since 2026-11-21T05:57:00Z · version 0.1.0
 command ./myserver --title \"two words\"
 capture cgroup · steer round-robin (eBPF) · migration on · hold on
-tcp 0.0.0.0:8080 ×4 · 400 selected · 2 migrated · 12 held · 5 of 4096 waiting · 0 fell through
 reload: 0 of 2 slots done
 
-SLOT  STATE               PID  CONNECTIONS  SHARE  OPEN  QUEUE  UPTIME  RESTARTS    MEMORY   CPU  GENERATION  WEIGHT  CPUS  STATUS
-   0  draining (3 open)  4212          100  50.0%     3      0   1h 2m         0  25.0 MiB  1.2s           1       1  0     -
-   0  ready              5000            0   0.0%     -      0   1h 2m         0  25.0 MiB  1.2s           2       1  0     warm[2J
-   1  ready              4213          100  50.0%     -      0   1h 2m         0  25.0 MiB  1.2s           1       1  1     -
+SLOT  GEN  STATE      PID  CPUS   SHARE              OPEN  QUEUE   CPU    MEMORY  RESTARTS  UPTIME  CONNECTIONS  WEIGHT  STATUS
+   0    1  draining  4212  0      44.4%  ██████████     3      0  0.0%  25.0 MiB         0   1h 2m          100       1  -
+   0    2  ready     5000  0-2,8  11.1%  ██▌·······     -      0  0.0%  25.0 MiB         0   1h 2m           25       1  warm[2J
+   1    1  ready     4213  1      44.4%  ██████████     -      0  0.0%  25.0 MiB         0   1h 2m          100       1  -
+
+GROUP             MEMBERS  SELECTED  MIGRATED  HELD    WAITING  FELL THROUGH
+tcp 0.0.0.0:8080        4       400         2    12  5 of 4096             0
 ";
     assert_eq!(status(&snapshot, usize::MAX), expected);
     let json = serde_json::to_string(&snapshot).unwrap();
@@ -251,11 +272,12 @@ fn flows_of_datagrams_are_shown() {
     group.flows_max = Some(65_536);
     group.flows_evicted_total = Some(0);
     let shown = |snapshot: &Snapshot| status(snapshot, usize::MAX);
-    let line = "0 fell through · 0 of 65536 flows\n";
-    assert!(shown(&snapshot).contains(line), "{}", shown(&snapshot));
+    let text = shown(&snapshot);
+    assert!(text.contains("  0 of 65536\n"), "{text}");
+    assert!(!text.contains("EVICTED"), "{text}");
     snapshot.groups[0].flows_evicted_total = Some(7);
-    let line = "0 of 65536 flows · 7 evicted\n";
-    assert!(shown(&snapshot).contains(line), "{}", shown(&snapshot));
+    let text = shown(&snapshot);
+    assert!(text.contains("  0 of 65536        7\n"), "{text}");
 }
 
 #[test]
@@ -276,21 +298,108 @@ fn what_a_worker_says_of_itself_is_cut() {
     assert!(text.contains(&format!(" {}…\n", "x".repeat(39))), "{text}");
 }
 
-#[test]
-fn status_table_on_a_narrow_terminal() {
-    let expected = "\
-myserver · 3 of 4 ready · pid 4211 · si…
-command ./myserver --title \"two words\"
-capture cgroup · steer round-robin (eBP…
-tcp 0.0.0.0:8080 ×4 · 400 selected · 2 …
+/// The titles of the workers' table in a terminal of this width.
+fn titles(snapshot: &Snapshot, width: usize) -> String {
+    let text = status(snapshot, width);
+    let line = text.lines().find(|line| line.starts_with("SLOT")).unwrap();
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
 
-SLOT  STATE          PID  CONNECTIONS
-   0  ready         4212          100
-   1  ready         4213          100
-   2  ready         4214          100
-   3  backoff 0.4s     -          100
+#[test]
+fn columns_go_in_their_order_where_the_terminal_is_narrow() {
+    let mut snapshot = snapshot();
+    snapshot.workers[1].connections_active = Some(3);
+    snapshot.workers[1].status_text = Some("warm".into());
+    for (width, expected) in [
+        (
+            160,
+            "SLOT GEN STATE PID CPUS SHARE OPEN QUEUE CPU MEMORY RESTARTS UPTIME CONNECTIONS WEIGHT STATUS",
+        ),
+        (
+            120,
+            "SLOT GEN STATE PID CPUS SHARE OPEN QUEUE CPU MEMORY RESTARTS UPTIME CONNECTIONS",
+        ),
+        (
+            100,
+            "SLOT GEN STATE PID SHARE OPEN QUEUE CPU MEMORY RESTARTS UPTIME",
+        ),
+        (80, "SLOT STATE PID SHARE OPEN QUEUE CPU MEMORY UPTIME"),
+        (60, "SLOT STATE SHARE OPEN QUEUE CPU"),
+        (20, "SLOT STATE"),
+        (1, "…"),
+    ] {
+        let shown = match width {
+            1 => status(&snapshot, 1).lines().nth(4).unwrap().to_owned(),
+            _ => titles(&snapshot, width),
+        };
+        assert_eq!(shown, expected, "{width}");
+    }
+}
+
+#[test]
+fn status_table_of_80_columns() {
+    let expected = "\
+myserver · 3 of 4 ready · pid 4211 · since 2026-11-21T05:57:00Z · version 0.1.0
+command ./myserver --title \"two words\"
+capture cgroup · steer round-robin (eBPF) · migration on · hold on
+
+SLOT  STATE          PID  SHARE              QUEUE   CPU    MEMORY  UPTIME
+   0  ready         4212  25.0%  ██████████      0  0.0%  25.0 MiB   1h 2m
+   1  ready         4213  25.0%  ██████████      0  0.0%  25.0 MiB   1h 2m
+   2  ready         4214  25.0%  ██████████      0  0.0%  25.0 MiB   1h 2m
+   3  backoff 0.4s     -  25.0%  ██████████      -     -         -       -
+
+GROUP             MEMBERS  SELECTED  MIGRATED  FELL THROUGH
+tcp 0.0.0.0:8080        4       400         2             0
 ";
-    assert_eq!(status(&snapshot(), 40), expected);
+    assert_eq!(status(&snapshot(), 80), expected);
+}
+
+#[test]
+fn cpu_time_and_rates_come_from_two_snapshots() {
+    let before = snapshot();
+    let mut after = before.clone();
+    // Half a second later.
+    after.workers[0].cpu_seconds = Some(1.5);
+    after.workers[0].connections_total = Some(150);
+    after.workers[1].connections_total = Some(125);
+    after.workers[2].generation = 2;
+    let history = history(&before, &after);
+    assert_eq!(history.rate(), Some(150.0));
+    let text = table::status(&after, &history, usize::MAX);
+    assert!(text.contains("  50.0%  25.0 MiB"), "{text}");
+    let workers: Vec<&WorkerStatus> = after.workers.iter().collect();
+    let expected = "\
+SLOT  GEN  STATE         SHARE              CONN/S      COURSE  QUEUE    CPU
+   0    1  ready         31.6%  ██████████     100           █      0  50.0%
+   1    1  ready         26.3%  ████████▍·    50.0           ▅      0   0.0%
+   2    2  ready         21.1%  ██████▋···       -                  0      -
+   3    3  backoff 0.4s  21.1%  ██████▋···     0.0           ▁      -      -";
+    assert_eq!(table::live(&workers, &history, 80).join("\n"), expected);
+    assert_eq!(
+        table::head(&after, &history, 80),
+        "myserver · 3 of 4 ready · pid 4211 · steer round-robin (eBPF) · 150 connections…"
+    );
+}
+
+#[test]
+fn a_history_is_bounded_and_follows_the_fleet() {
+    let mut snapshot = snapshot();
+    let mut history = History::default();
+    for connections in 0..1_000 {
+        snapshot.workers[0].connections_total = Some(connections);
+        history.add(&snapshot, Duration::from_secs(1));
+    }
+    let kept = history.of(&snapshot.workers[0]).unwrap().rates().len();
+    assert_eq!(kept, 60);
+    assert_eq!(history.highest(), 1.0);
+    // A launcher that started anew counts from zero.
+    snapshot.workers[0].connections_total = Some(0);
+    history.add(&snapshot, Duration::from_secs(1));
+    assert_eq!(history.of(&snapshot.workers[0]).unwrap().rate(), Some(0.0));
+    let gone = snapshot.workers.remove(0);
+    history.add(&snapshot, Duration::from_secs(1));
+    assert!(history.of(&gone).is_none());
 }
 
 #[test]
@@ -300,8 +409,20 @@ fn no_line_is_ever_wider_than_asked() {
         status: Some(snapshot()),
         error: None,
     }];
-    for width in 0..130 {
-        for text in [status(&snapshot(), width), list(&listed, width)] {
+    let (snapshot, mut busy) = (snapshot(), snapshot());
+    busy.workers[0].connections_total = Some(1_000_000);
+    busy.workers[1].status_text = Some("x".repeat(256));
+    busy.groups.push(group("2001:db8::1", 443));
+    let history = history(&snapshot, &busy);
+    let workers: Vec<&WorkerStatus> = busy.workers.iter().collect();
+    for width in 0..200 {
+        for text in [
+            status(&snapshot, width),
+            table::status(&busy, &history, width),
+            table::live(&workers, &history, width).join("\n"),
+            table::head(&busy, &history, width),
+            list(&listed, width),
+        ] {
             assert!(
                 text.lines().all(|line| line.chars().count() <= width),
                 "{width}:\n{text}"
@@ -372,5 +493,5 @@ fn large_and_small_numbers() {
     ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
-    assert!(!text.contains("SHARE"), "{text}");
+    assert!(!text.contains("SHARE") && !text.contains('█'), "{text}");
 }

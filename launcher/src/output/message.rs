@@ -18,6 +18,8 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::settings::Settings;
+
 /// Pipes in one message: a worker's stdout and stderr.
 const PIPES: usize = 2;
 
@@ -27,6 +29,12 @@ const LARGEST: usize = 64 * 1024;
 /// From the launcher to the pump.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
+    /// The first: what becomes of the lines. Where there is a socket for `logs`, it is attached.
+    Begin {
+        settings: Settings,
+        /// Where the socket is; whoever ends last removes it.
+        socket: Option<String>,
+    },
     /// The read ends of this worker's stdout and stderr are attached, in this order.
     Open { slot: u32, generation: u64 },
     /// Asks for the last lines of this worker's stderr.

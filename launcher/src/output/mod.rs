@@ -14,29 +14,44 @@
 //! [`Output::restart`] has given the same read ends to a new pump. Only both killed at once break
 //! the pipes.
 //!
+//! Besides, the pump keeps the last lines of each slot for `logs`, which asks it by a socket of its own in
+//! the runtime directory, and writes log files. It waits for nobody but the reader of the launcher's own
+//! output. After a takeover or an upgrade there is another pump for new workers; the old one goes on with
+//! the old ones, and `logs` asks both.
+//!
 //! A killed pump takes with it what it had read and not yet written (parts of unfinished lines, as a
-//! rule), what workers closed here had left in their pipes, and the tails it knew.
+//! rule), what workers closed here had left in their pipes, and the tails and lines it knew.
 //!
 //! On a terminal each line begins with its worker's slot; elsewhere the bytes pass unchanged, but for
 //! a newline after an unfinished last line. A line longer than 64 KiB is passed on in pieces, between
 //! which a line of another worker may come; then, and only then, a newline is added to keep the two
 //! apart.
 
+mod beside;
 mod child;
+mod files;
 mod lines;
+mod logs;
 mod message;
+mod past;
 mod pump;
+mod readers;
+mod record;
+mod settings;
 mod sink;
+mod socket;
 mod source;
 mod tail;
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs,
+    io::{self, Write as _},
     os::{
         fd::{AsFd, OwnedFd},
         unix::process::CommandExt as _,
     },
+    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -46,10 +61,16 @@ use rustix::{
     io::ioctl_fionbio,
 };
 
-pub use self::pump::pump_main;
 use self::{
     child::{Child, Waited},
     message::Request,
+    record::{Ask, to_line},
+};
+pub use self::{
+    logs::{Wanted, logs},
+    pump::pump_main,
+    settings::{LogFile, Settings},
+    socket::Sockets,
 };
 use crate::worker::WorkerId;
 
@@ -74,6 +95,10 @@ pub struct Output {
     tail_requests: u64,
     /// Whether the last request for a tail was answered in time.
     answers: bool,
+    settings: Settings,
+    sockets: Option<Sockets>,
+    /// The present pump's own.
+    socket: Option<PathBuf>,
 }
 
 /// The read ends of a worker's pipes.
@@ -87,23 +112,62 @@ struct Pipes {
 
 impl Output {
     /// Starts the pump: this executable under the verb [`PUMP_VERB`].
-    pub fn start() -> io::Result<Self> {
+    pub fn start(settings: Settings, sockets: Sockets) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("reuseport-launch");
-        Self::start_with(command)
+        Self::start_with(command, settings, Some(sockets))
     }
 
     /// The same with another executable or other places for the lines to go to: `command` with the
     /// argument [`PUMP_VERB`] added must end up in [`pump_main`].
-    pub fn start_with(mut command: Command) -> io::Result<Self> {
+    pub fn start_with(
+        mut command: Command,
+        settings: Settings,
+        sockets: Option<Sockets>,
+    ) -> io::Result<Self> {
         command.arg(PUMP_VERB);
-        Ok(Self {
+        let mut output = Self {
             pump: Child::spawn(&mut command)?,
             command,
             pipes: BTreeMap::new(),
             tail_requests: 0,
             answers: true,
-        })
+            settings,
+            sockets,
+            socket: None,
+        };
+        if let Some(sockets) = &output.sockets {
+            sockets.clear();
+        }
+        output.begin();
+        Ok(output)
+    }
+
+    /// Tells the pump what to do with lines. Without a socket there is no `logs`, but all else.
+    fn begin(&mut self) {
+        let listening = self.sockets.as_ref().map(|sockets| {
+            let (listener, path) = sockets.listen(self.pump.pid())?;
+            let text = path.to_str().map(str::to_owned);
+            Ok((listener, text.ok_or(io::ErrorKind::InvalidFilename)?, path))
+        });
+        let listening = listening.transpose().unwrap_or_else(|error: io::Error| {
+            tracing::warn!("`logs` will show nothing, because its socket can't be opened: {error}");
+            None
+        });
+        let (listener, text, path) = match listening {
+            Some((listener, text, path)) => (Some(listener), Some(text), Some(path)),
+            None => (None, None, None),
+        };
+        self.socket = path;
+        let request = Request::Begin {
+            settings: self.settings.clone(),
+            socket: text,
+        };
+        let listener: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
+        // The first message has room; a pump that has died is started anew.
+        if let Err(error) = self.pump.send(&request, &listener) {
+            tracing::debug!(%error, "the output pump was not told what to do");
+        }
     }
 
     /// The pump's process id: a child of this process, to be reaped by it.
@@ -172,6 +236,11 @@ impl Output {
     /// On failure everything stays as it is, and it may be tried again.
     pub fn restart(&mut self) -> io::Result<()> {
         self.pump = Child::spawn(&mut self.command)?;
+        if let Some(socket) = self.socket.take() {
+            // The next launcher would remove it, too.
+            let _ = fs::remove_file(socket);
+        }
+        self.begin();
         self.answers = true;
         for pipes in self.pipes.values_mut() {
             pipes.sent = false;
@@ -187,10 +256,31 @@ impl Output {
     /// has a pipe open, or nobody reads) is left to itself.
     pub fn finish(mut self) {
         self.send_pipes();
-        let Self { pump, pipes, .. } = self;
+        let Self {
+            pump,
+            pipes,
+            sockets,
+            ..
+        } = self;
         drop(pipes);
-        if !pump.finish(Instant::now() + FINISH_WAIT) {
+        let deadline = Instant::now() + FINISH_WAIT;
+        if !pump.finish(deadline) {
             tracing::debug!("the output pump still has something to do");
+        }
+        // Those of workers that were taken over.
+        if let Some(sockets) = sockets {
+            sockets.wait_for_all(deadline);
+        }
+    }
+
+    /// Has all pumps of this name open the log files anew.
+    pub fn reopen(&self) {
+        for path in self.sockets.iter().flat_map(Sockets::all) {
+            let told = socket::connect(&path)
+                .and_then(|mut stream| stream.write_all(&to_line(&Ask::Reopen)));
+            if let Err(error) = told {
+                tracing::debug!(%error, "an output pump was not told to open its files anew");
+            }
         }
     }
 

@@ -7,7 +7,7 @@
 
 use std::{
     collections::VecDeque,
-    env,
+    env, fs,
     io::{self, IsTerminal},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::ExitCode,
@@ -19,7 +19,10 @@ use nix::{
 };
 
 use super::{
+    beside::{Beside, Way},
     message::{Answer, Received, Request, receive, send},
+    readers::Readers,
+    settings::Settings,
     sink::{Prefix, Sink},
     source::{CHUNK, Progress, Source, Stream},
     tail::Tail,
@@ -47,6 +50,8 @@ pub fn pump_main() -> ExitCode {
         sources: Vec::new(),
         ended: VecDeque::new(),
         chunk: vec![0; CHUNK],
+        beside: Beside::default(),
+        socket: None,
     };
     match pump.run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,6 +85,15 @@ fn prefix(end: &impl IsTerminal) -> Prefix {
     Prefix::choose(end.is_terminal(), no_color.as_deref(), term.as_deref())
 }
 
+/// Who has something.
+#[derive(Default)]
+struct Ready {
+    launcher: bool,
+    /// By index.
+    sources: Vec<usize>,
+    readers: bool,
+}
+
 struct Pump<'fd> {
     launcher: Option<BorrowedFd<'fd>>,
     stdout: Sink<'fd>,
@@ -87,46 +101,63 @@ struct Pump<'fd> {
     sources: Vec<Source>,
     ended: VecDeque<(WorkerId, Tail)>,
     chunk: Vec<u8>,
+    beside: Beside,
+    /// That of `logs`.
+    socket: Option<String>,
 }
 
 impl Pump<'_> {
     fn run(mut self) -> io::Result<()> {
         self.serve_launcher();
         while self.launcher.is_some() || !self.sources.is_empty() {
-            let (launcher, sources) = self.wait()?;
+            let Ready {
+                launcher,
+                sources,
+                readers,
+            } = self.wait()?;
             for index in sources {
                 self.read(index);
+            }
+            if readers && self.beside.readers.serve(&self.beside.past) {
+                self.beside.reopen();
             }
             if launcher {
                 self.serve_launcher();
             }
+            self.beside.tell_notes(&mut self.stderr);
             self.forget_ended();
+        }
+        // Before the readers see the end: then it is not there any more.
+        if let Some(socket) = &self.socket {
+            let _ = fs::remove_file(socket);
         }
         Ok(())
     }
 
-    /// Waits until the launcher or a worker has something: whether the launcher has, and the
-    /// indices of the sources that have.
-    fn wait(&self) -> io::Result<(bool, Vec<usize>)> {
+    /// Waits until somebody has something for us, or takes something from us.
+    fn wait(&self) -> io::Result<Ready> {
         let launcher = self.launcher.iter().copied();
         let pipes = self.sources.iter().map(|source| source.pipe());
         let mut fds: Vec<_> = launcher
             .chain(pipes)
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .chain(self.beside.readers.poll_fds())
             .collect();
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => {}
-            Err(nix::Error::EINTR) => return Ok((false, Vec::new())),
+            Err(nix::Error::EINTR) => return Ok(Ready::default()),
             Err(error) => return Err(error.into()),
         }
         // An end or an error is reported as an event too; the read tells which it is.
         let has_events = |fd: &PollFd<'_>| fd.revents().is_none_or(|events| !events.is_empty());
-        let (launcher, sources) = fds.split_at(self.launcher.iter().len());
+        let (launcher, fds) = fds.split_at(self.launcher.iter().len());
+        let (sources, readers) = fds.split_at(self.sources.len());
         let ready = sources.iter().enumerate().filter(|(_, fd)| has_events(fd));
-        Ok((
-            launcher.iter().any(has_events),
-            ready.map(|(index, _)| index).collect(),
-        ))
+        Ok(Ready {
+            launcher: launcher.iter().any(has_events),
+            sources: ready.map(|(index, _)| index).collect(),
+            readers: readers.iter().any(has_events),
+        })
     }
 
     fn read(&mut self, index: usize) -> Progress {
@@ -135,12 +166,16 @@ impl Pump<'_> {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        source.read(&mut self.chunk, sink)
+        let beside = &mut self.beside;
+        source.read(&mut self.chunk, Way { sink, beside })
     }
 
     fn serve_launcher(&mut self) {
         while let Some(launcher) = self.launcher {
             match receive(launcher) {
+                Ok(Received::Message(Request::Begin { settings, socket }, listener)) => {
+                    self.begin(settings, socket, listener);
+                }
                 Ok(Received::Message(Request::Open { slot, generation }, pipes)) => {
                     self.open(WorkerId { slot, generation }, pipes);
                 }
@@ -162,9 +197,19 @@ impl Pump<'_> {
         }
     }
 
+    fn begin(&mut self, settings: Settings, socket: Option<String>, mut listener: Vec<OwnedFd>) {
+        if settings.json {
+            self.stdout.without_prefix();
+            self.stderr.without_prefix();
+        }
+        self.beside = Beside::new(settings, Readers::new(listener.pop()));
+        self.socket = socket;
+    }
+
     fn open(&mut self, worker: WorkerId, pipes: Vec<OwnedFd>) {
         self.stdout.make_room_for(worker.slot);
         self.stderr.make_room_for(worker.slot);
+        self.beside.prepare(worker.slot);
         let streams = [Stream::Stdout, Stream::Stderr].into_iter().zip(pipes);
         self.sources
             .extend(streams.map(|(stream, pipe)| Source::new(worker, stream, pipe)));

@@ -62,6 +62,20 @@ impl<'fd> Sink<'fd> {
         }
     }
 
+    /// From now on nothing stands before the lines.
+    pub(super) fn without_prefix(&mut self) {
+        self.prefix = Prefix::None;
+    }
+
+    /// Adds a line of our own.
+    pub(super) fn note(&mut self, text: &str) {
+        if self.open.take().is_some() {
+            self.buffer.push(b'\n');
+        }
+        self.buffer.extend_from_slice(text.as_bytes());
+        self.buffer.push(b'\n');
+    }
+
     /// A worker of this slot will write: from now on the prefixes are aligned for it.
     pub(super) fn make_room_for(&mut self, slot: u32) {
         let digits = slot.checked_ilog10().map_or(1, |log| log as usize + 1);

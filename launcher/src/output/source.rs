@@ -3,14 +3,16 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
-use super::{lines::Lines, sink::Sink, tail::Tail};
+use super::{beside::Way, lines::Lines, tail::Tail};
 use crate::worker::WorkerId;
 
 /// Bytes read from a pipe at a time, and the longest line that is kept whole.
 pub(super) const CHUNK: usize = 64 * 1024;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Stream {
     Stdout,
     Stderr,
@@ -76,7 +78,7 @@ impl Source {
     }
 
     /// Reads once, at most as much as `chunk` holds, and passes on the lines this completes.
-    pub(super) fn read(&mut self, chunk: &mut [u8], sink: &mut Sink<'_>) -> Progress {
+    pub(super) fn read(&mut self, chunk: &mut [u8], mut way: Way<'_, '_>) -> Progress {
         let Self {
             worker,
             stream,
@@ -86,7 +88,7 @@ impl Source {
             at_end,
         } = self;
         let mut pass_on = |piece: &[u8]| {
-            sink.add(*worker, piece);
+            way.pass_on(*worker, *stream, piece);
             if *stream == Stream::Stderr {
                 tail.push(piece);
             }
@@ -98,7 +100,7 @@ impl Source {
                 if !rest.is_empty() {
                     pass_on(&rest);
                 }
-                sink.end_line(*worker);
+                way.end_line(*worker, *stream);
                 *at_end = true;
                 Progress::Nothing
             }
@@ -107,7 +109,7 @@ impl Source {
                 Progress::Data
             }
         };
-        sink.flush();
+        way.flush(worker.slot);
         progress
     }
 }

@@ -10,7 +10,7 @@ mod tests;
 
 use std::{fmt, mem, str::FromStr};
 
-use launcher_common::{MEMBERS_MAX, SCAN_MAX, Table};
+use launcher_common::{MEMBERS_MAX, SCAN_MAX, Share, Table};
 
 pub use self::cpu::Cpu;
 
@@ -225,6 +225,8 @@ pub struct Weighted {
     pub member: u16,
     /// Its share of the connections, relative to the other members'; 0 takes it out of the table.
     pub weight: u16,
+    /// What `least-conn` knows its worker's load by.
+    pub seat: u16,
     /// What `hash` places it by: flows stay where the identity stays, whatever index it has.
     pub identity: u64,
     /// The CPU that its worker is pinned to, if it is.
@@ -291,7 +293,10 @@ pub fn compile(policy: Policy, members: &[Weighted], site: Site<'_>) -> Box<Tabl
 /// search that begins anywhere needs no wrap-around.
 fn list(table: &mut Table, entries: &[u16], members: &[Weighted]) {
     for member in members {
-        table.weights[usize::from(member.member)] = member.weight;
+        table.shares[usize::from(member.member)] = Share {
+            weight: member.weight,
+            seat: member.seat,
+        };
     }
     let mut listed = [false; MEMBERS_MAX];
     let mut length = 0;
@@ -312,4 +317,7 @@ fn list(table: &mut Table, entries: &[u16], members: &[Weighted]) {
     let scanned = length.min(SCAN_MAX as usize);
     table.scan_len = scanned as u32;
     table.live.copy_within(..scanned, length);
+    for (place, &member) in table.live[..length + scanned].iter().enumerate() {
+        table.live_shares[place] = table.shares[usize::from(member)];
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use launcher_common::{ENTRIES_MAX, MEMBERS_MAX, SCAN_MAX, Table};
+use launcher_common::{ENTRIES_MAX, MEMBERS_MAX, SCAN_MAX, Share, Table};
 use proptest::{collection::vec, prelude::*};
 
 use super::{InvalidPolicy, Policies, Policy, Prefixes, Site, Weighted, maglev};
@@ -44,6 +44,11 @@ fn counts(table: &Table) -> BTreeMap<u16, u32> {
     counts
 }
 
+/// The seat that [`members`] gives to a member's worker.
+fn seat(member: u16) -> u16 {
+    MEMBERS_MAX as u16 - 1 - member
+}
+
 /// Members 0, 1, … with these weights, identified as slots are.
 fn members(weights: &[u16]) -> Vec<Weighted> {
     weights
@@ -52,6 +57,7 @@ fn members(weights: &[u16]) -> Vec<Weighted> {
         .map(|(index, &weight)| Weighted {
             member: index as u16,
             weight,
+            seat: seat(index as u16),
             identity: index as u64,
             cpu: None,
         })
@@ -143,7 +149,14 @@ fn the_list_of_live_members_begins_again_behind_its_end() {
         let table = compile(Policy::LeastConn, &members(&vec![3; count]));
         let again = count.min(SCAN_MAX as usize);
         assert_eq!(table.live[count..count + again], table.live[..again]);
-        assert!(table.weights[..count].iter().all(|&weight| weight == 3));
+        for (place, &member) in table.live[..count + again].iter().enumerate() {
+            let share = Share {
+                weight: 3,
+                seat: seat(member),
+            };
+            assert_eq!(table.live_shares[place], share);
+            assert_eq!(table.shares[usize::from(member)], share);
+        }
     }
 }
 
@@ -180,6 +193,7 @@ fn repeated_and_impossible_members_are_left_out() {
     let member = |member, weight| Weighted {
         member,
         weight,
+        seat: 0,
         identity: 7,
         cpu: None,
     };
@@ -380,7 +394,7 @@ proptest! {
 #[test]
 fn least_conn_passes_by_the_busy() {
     let table = compile(Policy::LeastConn, &members(&[1, 1, 1, 1]));
-    let load = |member: u16| u32::from(member == 3);
+    let load = |_, share: Share| u32::from(share.seat == seat(3));
     for turn in 0..8 {
         let chosen = launcher_common::choose_least(&table, turn, load, |_| true).unwrap();
         assert_ne!(chosen.member, 3, "{:?}", &table.live[..8]);

@@ -59,7 +59,7 @@ use crate::{
     control::server::Server,
     failure::{Exit, Failure},
     fleet::{Event, Fleet, Settings, placement::Pinning, restart},
-    output::Output,
+    output::{LogFile, Output, Sockets},
     policy::Cpu,
     steer::{self, Object, Steering},
     sys::{
@@ -96,12 +96,18 @@ pub fn run(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
         .block_on(serve(plan, runtime_dir, file_limit))
 }
 
-/// Checks what can be known of a plan only with the privileges to run it: a steering object.
+/// Checks what can be known of a plan only with the privileges to run it: a steering object, a log
+/// file.
 ///
 /// # Errors
 /// When it can't be used.
 pub fn check(plan: &Plan) -> Result<(), Failure> {
+    check_log_file(plan)?;
     steering_object(plan).map(|_| ())
+}
+
+fn check_log_file(plan: &Plan) -> Result<(), Failure> {
+    plan.output.file.as_ref().map_or(Ok(()), LogFile::check)
 }
 
 /// The user's own steering object, if there is one to be.
@@ -136,6 +142,7 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
     privilege::check(plan.identity.as_ref().is_some_and(Identity::is_other_user))?;
     // Before anything is touched: another launcher's workers are none of its errors' business.
     let object = steering_object(&plan)?;
+    check_log_file(&plan)?;
     runtime_dir.prepare()?;
     process::become_subreaper().map_err(|error| failed("become the reaper of orphans", &error))?;
     let mut legacy = Legacy::read(&runtime_dir, &plan.name);
@@ -191,7 +198,12 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
             listened.hold(&plan, &mut steering)?;
         }
     }
-    let output = Output::start().map_err(|error| failed("start the output process", &error))?;
+    let sockets = Sockets {
+        directory: runtime_dir.clone(),
+        name: plan.name.clone(),
+    };
+    let output = Output::start(plan.output.clone(), sockets);
+    let output = output.map_err(|error| failed("start the output process", &error))?;
 
     let waiting = |error| failed("wait for eBPF events", &error);
     let captured = Readable::new(capture.events()).map_err(waiting)?;

@@ -32,8 +32,8 @@ pub(super) enum Request {
     ScaleBy(i32),
     /// USR2.
     Upgrade,
-    /// A signal that other process managers act on and this one does not.
-    Unused(&'static str),
+    /// USR1.
+    Reopen,
 }
 
 /// The signals that the launcher handles.
@@ -56,7 +56,7 @@ impl Signals {
             (SignalKind::interrupt(), Request::Interrupt),
             (SignalKind::quit(), Request::StopNow),
             (SignalKind::hangup(), hang_up),
-            (SignalKind::user_defined1(), Request::Unused("USR1")),
+            (SignalKind::user_defined1(), Request::Reopen),
             (SignalKind::user_defined2(), Request::Upgrade),
         ];
         // A terminal sends these to jobs in the background that read from it or write to it.
@@ -167,7 +167,10 @@ impl Launcher {
                     error!("{}: {}", failure.what, failure.why);
                 }
             }
-            Request::Unused(name) => warn!("{name} is ignored: it has no meaning in this version"),
+            Request::Reopen if self.plan.output.file.is_none() => {
+                warn!("USR1 is ignored: there is no --log-file to open anew");
+            }
+            Request::Reopen => self.output.reopen(),
         }
     }
 

@@ -180,7 +180,9 @@ impl Launcher {
         self.see(sightings);
         self.check_emptied();
         self.forget_closed();
-        self.steering.forget_deserted(Instant::now().into_std());
+        let now = Instant::now().into_std();
+        self.steering.forget_deserted(now);
+        self.steering.finish_counting(now);
         let waiting = listeners::waiting(Protocol::Tcp).unwrap_or_default();
         if let Err(failure) = self.steering.hand_over(|cookie| waiting.contains(&cookie)) {
             self.fail_unless_serving(failure);

@@ -209,6 +209,9 @@ impl Launcher {
                 }
             };
             self.capture.watch(worker, &cgroup);
+            if let Err(failure) = self.steering.watch(worker, &cgroup, false) {
+                warn!("{}: {}", failure.what, failure.why);
+            }
             let mut running = Running::new(cgroup, Some(was.pid));
             running.started = remember::moment(was.started);
             running.status_text.clone_from(&was.status);

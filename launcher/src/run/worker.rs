@@ -111,6 +111,9 @@ impl Launcher {
             .plan
             .environment(worker, workers, std::env::vars_os())
             .map_err(shorten)?;
+        self.steering
+            .watch(worker, &running.cgroup, true)
+            .map_err(shorten)?;
         self.watch_memory(worker, running);
         running.notify = self
             .notify_socket(worker)

@@ -1,329 +1,282 @@
-//! The account: connections counted in the kernel, from their establishment to their end, for groups
-//! whose policy compares members by them.
+//! The account: connections counted in the kernel for each worker, from their establishment to their
+//! end, while some group's policy compares workers by them.
 //!
-//! A listener gets a tag, which the kernel copies to each of its connections; the `account` program is
-//! called on their events. It is attached to the fleet's cgroup only while some group needs it, because
-//! it costs several calls on every connection. Like the bind hooks it is pinned, so that it counts on
-//! when the launcher is killed, and the next one goes on with its counts.
+//! A worker that is counted has a **seat**: a number of its own among those that run. The `account`
+//! program is attached to its cgroup, and told the seat by the cgroup's storage. What is attached so
+//! lasts as long as the cgroup, and counts on when the launcher is killed; the program and its maps are
+//! pinned, so that the next launcher goes on with them.
+//!
+//! When no policy needs the counts any more, connections that begin are not counted, but the program
+//! stays until all that were have ended: what it has counted must not end unseen, or be taken for what
+//! is counted later.
+
+mod loading;
 
 use std::{
     cell::RefCell,
-    error::Error,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     fs::File,
     io,
-    os::fd::OwnedFd,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
     rc::Rc,
+    time::{Duration, Instant},
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Array, HashMap, HashOfMaps, MapData, MapError, SkStorage},
-    programs::{
-        CgroupAttachMode, SockOps,
-        links::{FdLink, PinnedLink},
-    },
-};
-use launcher_common::{HOLD, Load, Loads, MEMBERS_MAX, Tag};
+#[expect(
+    deprecated,
+    reason = "programs of this type can't ask for the newer kind of cgroup storage"
+)]
+use aya::maps::CgroupStorage;
+use aya::maps::{Array, CgroupStorageKey, HashMap, MapData, MapError};
+use launcher_common::{HOLD, Loads, MEMBERS_MAX};
 
-use crate::{failure::Failure, sys::privilege::ebpf_failure};
+use super::cgroups::{SOCK_OPS, attach, detach};
+use crate::{failure::Failure, sys::privilege::ebpf_failure, worker::WorkerId};
 
-/// The compiled program; see `launcher-ebpf/src/bin/account.rs`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("BPF_DIR"), "/account.o"));
+/// For how long nothing may have been counted before the program goes: until then a call of it that
+/// has seen that connections are counted is over.
+const REST: Duration = Duration::from_secs(1);
 
-/// The program, and the name of its link's pin.
-const PROGRAM: &str = "account";
+/// The maps by which groups' programs compare workers, and count what moves.
+pub(crate) struct Ledger {
+    pub(super) loads: Array<MapData, Loads>,
+    pub(super) moved: HashMap<MapData, u64, u32>,
+}
 
-/// The maps that outlive the launcher.
-const MAPS: [&str; 3] = ["TAGS", "LOADS_OF", "MOVED_OF"];
+/// What counts at a cgroup: the program, and the map by which it knows whose the cgroup is.
+pub(super) struct Counter {
+    program: OwnedFd,
+    #[expect(deprecated, reason = "see above")]
+    seats: RefCell<CgroupStorage<MapData, u64>>,
+}
 
-type Tags = Rc<RefCell<SkStorage<MapData, Tag>>>;
-
-/// The loaded and attached object. Dropping it detaches the program unless it is pinned.
+/// The loaded program, and who is counted.
 pub(super) struct Account {
-    tags: Tags,
-    loads_of: HashOfMaps<MapData, u32, Array<MapData, Loads>>,
-    moved_of: HashOfMaps<MapData, u32, HashMap<MapData, u64, u32>>,
+    counter: Rc<Counter>,
+    ledger: Ledger,
+    counting: Array<MapData, u64>,
+    /// Since when no connection that begins is counted.
+    paused: Option<Instant>,
+    /// Whether all that began since an earlier launcher's time has been counted.
+    continues: bool,
+    seated: BTreeMap<WorkerId, u16>,
+    /// The seat that was given last. 0 is nobody's.
+    last: u16,
     /// Where it is pinned.
     pins: Option<PathBuf>,
-    goes_on: bool,
-    _ebpf: Ebpf,
-    /// Kept open besides being pinned: somebody may remove the pins.
-    _link: Option<PinnedLink>,
+}
+
+/// Where a worker's connections are counted.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Its cgroup's directory.
+    pub(super) directory: PathBuf,
+    /// Its cgroup's id.
+    pub(super) id: u64,
+}
+
+impl Counter {
+    /// Has the connections counted that begin in a cgroup (its directory) from now on, for nobody: what
+    /// waits there is to move.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) fn hold(&self, cgroup: &File) -> io::Result<()> {
+        let id = cgroup.metadata()?.ino();
+        self.count(cgroup, id, HOLD)
+    }
+
+    fn count(&self, cgroup: &File, id: u64, seat: u16) -> io::Result<()> {
+        // The kernel makes a value when the program is attached.
+        if self.told(id).is_none() {
+            attach(self.program.as_fd(), cgroup.as_fd())?;
+        }
+        let mut seats = self.seats.borrow_mut();
+        let told = seats.insert(key(id), u64::from(seat) + 1, 0);
+        told.map_err(io::Error::other)
+    }
+
+    /// What the program was told of a cgroup, and 0 for nothing yet; `None`: it is not attached there.
+    fn told(&self, id: u64) -> Option<u64> {
+        self.seats.borrow().get(key(id), 0).ok()
+    }
 }
 
 impl Account {
-    /// Loads the object and attaches it to the fleet's cgroup. With a directory of a bpffs it stays
-    /// attached when the launcher ends, and one that an earlier launcher has left there is replaced
-    /// without a gap.
+    /// Loads the program, or goes on with what an earlier launcher has left. With a directory of a bpffs a
+    /// later one can go on.
     ///
     /// # Errors
     /// When a privilege or a kernel feature is missing.
-    pub(super) fn start(cgroup: &File, pins: Option<&Path>) -> Result<Self, Failure> {
-        start(cgroup, pins).map_err(|error| {
+    pub(super) fn start(pins: Option<&Path>) -> Result<Self, Failure> {
+        loading::start(pins).map_err(|error| {
             let what = "cannot count connections, as least-conn needs";
             ebpf_failure(what, error.as_ref())
         })
     }
 
-    /// Ends it, also for later launchers.
-    pub(super) fn end(self) {
-        if let Some(pins) = &self.pins {
-            // A leftover is removed with all others at the end.
-            let _ = fs::remove_dir_all(pins);
-        }
+    /// Whether an earlier launcher has left one.
+    pub(super) fn was_left(pins: &Path) -> bool {
+        loading::was_left(pins)
     }
 
-    /// Counts the connections of a group from now on.
+    /// Counts what begins from now on.
     ///
     /// # Errors
-    /// When there are too many groups, or the kernel has no memory.
-    pub(super) fn open(&mut self, books: &mut Books) -> Result<(), MapError> {
-        if !self.goes_on && books.tags.is_none() {
-            books.clear()?;
-        }
-        self.loads_of.insert(books.id, &books.loads, 0)?;
-        self.moved_of.insert(books.id, &books.moved, 0)?;
-        books.tags = Some(Rc::clone(&self.tags));
+    /// Those of the map.
+    pub(super) fn go_on(&mut self) -> Result<(), MapError> {
+        self.counting.set(0, 1, 0)?;
+        self.paused = None;
         Ok(())
     }
 
-    /// Counts nothing for a group any more.
-    pub(super) fn close(&mut self, books: &mut Books) {
-        // Not there, or gone with the account.
-        let _ = self.loads_of.remove(&books.id);
-        let _ = self.moved_of.remove(&books.id);
-        books.close();
+    /// Counts only the end of what has begun.
+    pub(super) fn pause(&mut self) {
+        // The map is there as long as this value.
+        let _ = self.counting.set(0, 0, 0);
+        self.continues = false;
+        self.paused.get_or_insert_with(Instant::now);
     }
 
-    /// Counts for these groups only: an earlier launcher may have had others.
-    pub(super) fn keep_only(&mut self, ids: &[u32]) {
-        let others: Vec<u32> = self.loads_of.keys().flatten().collect();
-        for id in others.iter().filter(|id| !ids.contains(id)) {
-            let _ = self.loads_of.remove(id);
-            let _ = self.moved_of.remove(id);
+    /// Whether connections that begin are counted.
+    pub(super) fn counts(&self) -> bool {
+        self.paused.is_none()
+    }
+
+    /// Whether it was never paused since an earlier launcher's time: what that one knew is true still.
+    pub(super) fn continues(&self) -> bool {
+        self.continues
+    }
+
+    /// Whether all that was counted has ended, and nothing is counted any more.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        let rested = |since| now.saturating_duration_since(since) >= REST;
+        self.paused.is_some_and(rested)
+            && self
+                .loads()
+                .is_some_and(|loads| loads.seats.iter().all(|load| load.active == 0))
+    }
+
+    /// Takes the program off the cgroups of those workers, for later launchers too. (A holding socket's is
+    /// gone; the program stays with what it has held.)
+    pub(super) fn end<'a>(self, places: impl Iterator<Item = &'a Place>) {
+        if let Some(pins) = &self.pins {
+            // First: who finds them takes the program for attached. A leftover is removed with all others at
+            // the end.
+            let _ = fs::remove_dir_all(pins);
         }
+        for place in places {
+            if let Ok(cgroup) = File::open(&place.directory) {
+                // It may have come since.
+                let _ = detach(self.counter.program.as_fd(), cgroup.as_fd());
+            }
+        }
+    }
+
+    /// Counts the connections of a worker from now on.
+    ///
+    /// # Errors
+    /// When too many are counted; and those of the kernel.
+    pub(super) fn seat(&mut self, worker: WorkerId, place: &Place) -> io::Result<()> {
+        if self.recognise(worker, place) {
+            return Ok(());
+        }
+        let free = self.free_seat();
+        let seat = free.ok_or_else(|| io::Error::other("too many workers run"))?;
+        self.counter
+            .count(&File::open(&place.directory)?, place.id, seat)?;
+        self.seated.insert(worker, seat);
+        self.last = seat;
+        Ok(())
+    }
+
+    /// Learns whether a worker is counted already.
+    pub(super) fn recognise(&mut self, worker: WorkerId, place: &Place) -> bool {
+        if self.seated.contains_key(&worker) {
+            return true;
+        }
+        let told = self.counter.told(place.id);
+        let Some(seat) = told.and_then(|told| u16::try_from(told.checked_sub(1)?).ok()) else {
+            return false;
+        };
+        self.seated.insert(worker, seat);
+        self.last = self.last.max(seat);
+        true
+    }
+
+    /// Forgets a worker that is gone.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.seated.remove(&worker);
+    }
+
+    /// The seat of a worker; 0 of one that has none.
+    pub(super) fn seat_of(&self, worker: WorkerId) -> u16 {
+        self.seated.get(&worker).copied().unwrap_or(0)
+    }
+
+    /// How many connections a worker has open; `None`: it is not counted.
+    pub(super) fn active(&self, worker: WorkerId) -> Option<u64> {
+        let seat = self.seated.get(&worker)?;
+        let loads = self.loads()?;
+        let load = loads.seats.get(usize::from(*seat))?;
+        Some(load.active)
+    }
+
+    pub(super) fn counter(&self) -> Rc<Counter> {
+        Rc::clone(&self.counter)
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn loads(&self) -> Option<Box<Loads>> {
+        self.ledger.loads.get(&0, 0).ok().map(Box::new)
+    }
+
+    /// Not one that was free a moment ago: handshakes of its last worker may count there yet. And none
+    /// for which connections are counted that a worker has passed to somebody else, if there is another.
+    fn free_seat(&self) -> Option<u16> {
+        let loads = self.loads()?;
+        let taken: BTreeSet<u16> = self.seated.values().copied().collect();
+        let all = MEMBERS_MAX - 1;
+        let next = (0..all).map(|step| 1 + (usize::from(self.last) + step) % all);
+        let free = |seat: &usize| !taken.contains(&(*seat as u16));
+        let idle = |seat: &usize| loads.seats[*seat].active == 0;
+        let mut idle_ones = next.clone().filter(free).filter(idle);
+        let seat = idle_ones.next().or_else(|| next.clone().find(free))?;
+        Some(seat as u16)
     }
 }
 
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account")
-            .field("pins", &self.pins)
+            .field("paused", &self.paused)
+            .field("seated", &self.seated)
             .finish_non_exhaustive()
     }
 }
 
-/// What is counted for one group: its own maps.
-pub(super) struct Books {
-    /// The kernel's id of the map `LOADS`, by which tags name the group.
-    id: u32,
-    loads: Array<MapData, Loads>,
-    listeners: HashMap<MapData, u64, u32>,
-    moved: HashMap<MapData, u64, u32>,
-    /// While the group is counted.
-    tags: Option<Tags>,
-}
-
-impl Books {
-    /// With the maps of this name that `take` gives.
+impl Ledger {
+    /// One in which nobody counts connections: enough for a measurement.
     ///
     /// # Errors
-    /// When the kernel does not tell a map's id.
-    pub(super) fn of(
-        loads: aya::maps::Map,
-        listeners: aya::maps::Map,
-        moved: aya::maps::Map,
-    ) -> Result<Self, MapError> {
-        let id = match &loads {
-            aya::maps::Map::Array(data) => data.info()?.id(),
-            _ => {
-                return Err(MapError::InvalidName {
-                    name: "LOADS".to_owned(),
-                });
-            }
-        };
+    /// When the kernel has no memory.
+    pub(crate) fn of_nobody() -> Result<Self, MapError> {
+        use aya_obj::generated::BPF_F_NO_PREALLOC;
         Ok(Self {
-            id,
-            loads: loads.try_into()?,
-            listeners: listeners.try_into()?,
-            moved: moved.try_into()?,
-            tags: None,
+            loads: Array::create(1, 0)?,
+            moved: HashMap::create(launcher_common::MOVED_MAX as u32, BPF_F_NO_PREALLOC)?,
         })
     }
-
-    /// The id by which tags name the group.
-    pub(super) fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Whether the group's connections are counted.
-    pub(super) fn are_open(&self) -> bool {
-        self.tags.is_some()
-    }
-
-    /// Has the connections counted that begin at this listener from now on. Says whether that was so
-    /// before.
-    ///
-    /// # Errors
-    /// When the kernel has no memory, or the socket is none that listens.
-    pub(super) fn tag(&self, socket: &OwnedFd, member: u16) -> Result<bool, MapError> {
-        let Some(tags) = &self.tags else {
-            return Ok(false);
-        };
-        let tag = Tag {
-            loads: self.id,
-            member: member.into(),
-            counted: 0,
-            reserved: 0,
-        };
-        let mut tags = tags.borrow_mut();
-        // Not replaced by its like: for a moment a connection would inherit both.
-        if tags.get(socket, 0).is_ok_and(|there| there == tag) {
-            return Ok(true);
-        }
-        tags.insert(socket, tag, 0)?;
-        Ok(false)
-    }
-
-    /// Has the connections that wait at this listener counted for those to whom they move. They have to
-    /// be counted, all of them, or have moved here.
-    ///
-    /// # Errors
-    /// When the kernel has no memory, or there are too many.
-    pub(super) fn list(&mut self, listener: u64, member: u16) -> Result<(), MapError> {
-        self.listeners.insert(listener, u32::from(member), 0)
-    }
-
-    /// Whether [`Books::list`] was called.
-    pub(super) fn is_listed(&self, listener: u64) -> bool {
-        self.listeners.get(&listener, 0).is_ok()
-    }
-
-    /// Forgets a listener that has closed.
-    pub(super) fn forget(&mut self, listener: u64) {
-        // It may never have been listed.
-        let _ = self.listeners.remove(&listener);
-    }
-
-    /// How many connections each member has open; `None` when nobody counts.
-    pub(super) fn active(&self) -> Option<Active> {
-        self.tags.as_ref()?;
-        self.loads.get(&0, 0).ok().map(Box::new).map(Active)
-    }
-
-    fn close(&mut self) {
-        self.tags = None;
-        for listener in self.listeners.keys().flatten().collect::<Vec<_>>() {
-            self.forget(listener);
-        }
-    }
-
-    /// Begins with nothing: who has counted here before has stopped at some time.
-    fn clear(&mut self) -> Result<(), MapError> {
-        self.close();
-        for connection in self.moved.keys().flatten().collect::<Vec<_>>() {
-            self.moved.remove(&connection)?;
-        }
-        let nothing = Loads {
-            members: [Load::NONE; MEMBERS_MAX],
-            moved: 0,
-        };
-        self.loads.set(0, nothing, 0)
-    }
 }
 
-/// The connections of a group's members.
-pub(super) struct Active(Box<Loads>);
-
-impl Active {
-    /// How many this one has open; always 0 for the holding socket.
-    pub(super) fn of(&self, member: u16) -> u64 {
-        if member == HOLD {
-            return 0;
-        }
-        let load = self.0.members.get(usize::from(member));
-        load.map_or(0, |load| load.active)
-    }
-}
-
-fn start(cgroup: &File, pins: Option<&Path>) -> Result<Account, Box<dyn Error>> {
-    let pins = pins.map(prepare).transpose()?;
-    let link = pins.as_deref().map(|pins| pins.join(PROGRAM));
-    let goes_on = link.as_deref().is_some_and(Path::exists);
-    let mut loader = EbpfLoader::new();
-    if let Some(pins) = &pins {
-        for name in MAPS {
-            let pin = pins.join(name);
-            // Without the program that used it, it would not tell the truth.
-            if !goes_on && pin.exists() {
-                fs::remove_file(&pin)?;
-            }
-            loader.map_pin_path(name, pin);
-        }
-    }
-    let mut ebpf = loader.load(OBJECT)?;
-    let mut take = |name: &'static str| {
-        ebpf.take_map(name)
-            .ok_or_else(|| io::Error::other(format!("the object has no map {name}")))
-    };
-    let tags = SkStorage::try_from(take("TAGS")?)?;
-    let loads_of = take("LOADS_OF")?.try_into()?;
-    let moved_of = take("MOVED_OF")?.try_into()?;
-    let program: &mut SockOps = ebpf
-        .program_mut(PROGRAM)
-        .ok_or(aya::programs::ProgramError::UnexpectedProgramType)?
-        .try_into()?;
-    program.load()?;
-    let attached = program.attach(cgroup, CgroupAttachMode::Single)?;
-    let link = match link {
-        Some(pin) => {
-            let attached: FdLink = program.take_link(attached)?.try_into()?;
-            Some(replace_pin(attached, &pin)?)
-        }
-        None => None,
-    };
-    Ok(Account {
-        tags: Rc::new(RefCell::new(tags)),
-        loads_of,
-        moved_of,
-        pins,
-        goes_on,
-        _ebpf: ebpf,
-        _link: link,
-    })
-}
-
-/// The directory for the pins. Its name tells the layouts, so that what another version has left, and
-/// would be of no use, is not taken for ours; it is removed.
-fn prepare(pins: &Path) -> io::Result<PathBuf> {
-    let name = format!("account-{}-{}", size_of::<Loads>(), size_of::<Tag>());
-    for entry in fs::read_dir(pins)? {
-        let entry = entry?;
-        let other = entry.file_name();
-        if other
-            .to_str()
-            .is_some_and(|other| other != name && other.starts_with("account-"))
-        {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    let path = pins.join(name);
-    fs::create_dir_all(&path)?;
-    Ok(path)
-}
-
-/// Keeps a link alive by a file, in place of the one that has the name, whose program is detached by
-/// that. For a moment both run on each event; they share the tags, by which the second one sees that the
-/// first has counted.
-fn replace_pin(link: FdLink, pin: &Path) -> Result<PinnedLink, Box<dyn Error>> {
-    let new = pin.with_file_name(format!("{PROGRAM}_new"));
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    let link = link.pin(&new)?;
-    fs::rename(new, pin)?;
-    Ok(link)
+fn key(cgroup: u64) -> CgroupStorageKey {
+    CgroupStorageKey::new(cgroup, SOCK_OPS)
 }

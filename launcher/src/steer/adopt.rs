@@ -2,12 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
-use launcher_common::MEMBERS_MAX;
+use launcher_common::{HOLD, MEMBERS_MAX};
+use tracing::debug;
 
 use super::{
     Steering,
-    account::Books,
-    counting::cannot_count,
     group::{Group, Member, still_listens},
     program::Program,
     remember::RememberedMember,
@@ -49,10 +48,12 @@ impl Steering {
         if group.members.values().any(|member| member.cookie == cookie) {
             return Ok(true);
         }
+        let account = self.account.as_ref();
+        let seat = account.map_or(0, |account| account.seat_of(worker));
         let known = group.remembered.iter().position(|was| was.cookie == cookie);
         let (index, member) = if let Some(known) = known {
             let was = group.remembered.swap_remove(known);
-            let member = group.recognise(worker, &was, endpoint, &socket)?;
+            let member = group.recognise(worker, &was, seat);
             if let Some(program) = &group.program {
                 let told = program.hint(was.index);
                 self.hints.entry(worker).or_insert(told);
@@ -60,12 +61,21 @@ impl Steering {
             (was.index, member)
         } else {
             let hint = self.hints.get(&worker).copied().unwrap_or(0);
-            match group.place(worker, cookie, hint, endpoint, &socket)? {
-                Some(placed) => placed,
-                None => return Ok(false),
+            let Some((index, mut member)) = group.place(worker, cookie, hint, endpoint, &socket)?
+            else {
+                return Ok(false);
+            };
+            member.seat = seat;
+            if self.whole.contains(&worker)
+                && let Some(books) = group.counted_books()
+            {
+                // Without room for it, what moves from there stays counted where it was.
+                member.listed = books.list(cookie, seat).is_ok();
+                debug!("all connections of worker {worker} on {endpoint} are counted");
             }
+            (index, member)
         };
-        self.unlisted |= !member.listed && group.books().is_some_and(Books::are_open);
+        self.unlisted |= !member.listed && group.counted_books().is_some();
         if group.members.is_empty() {
             group.uid = uid;
         }
@@ -91,25 +101,15 @@ impl Steering {
 
 impl Group {
     /// Makes a member of an earlier launcher's what it was.
-    fn recognise(
-        &self,
-        worker: WorkerId,
-        was: &RememberedMember,
-        endpoint: &Endpoint,
-        socket: &OwnedFd,
-    ) -> Result<Member, Failure> {
-        let mut listed = false;
-        if let Some(books) = self.books() {
-            let tagged = books.tag(socket, was.index);
-            listed = tagged.map_err(|error| cannot_count(endpoint, &error))?
-                && books.is_listed(was.cookie);
-        }
-        Ok(Member {
+    fn recognise(&mut self, worker: WorkerId, was: &RememberedMember, seat: u16) -> Member {
+        let books = self.counted_books();
+        Member {
             worker,
             cookie: was.cookie,
+            seat,
             before: was.before,
-            listed,
-        })
+            listed: books.is_some_and(|books| books.is_listed(was.cookie)),
+        }
     }
 
     /// Finds a place for a member in the socket array. `None`: the server has closed the socket
@@ -127,20 +127,13 @@ impl Group {
             !self.members.contains_key(&index)
                 && self.remembered.iter().all(|was| was.index != index)
         };
-        let Some(index) = self.free_place(free) else {
+        let Some(index) = (0..HOLD).find(|&index| free(index)) else {
             return Err(Failure::new(
                 what(),
                 format_args!("the group has its {MEMBERS_MAX} members already"),
                 "start fewer workers, or make the server open fewer sockets on this port",
             ));
         };
-        // First, so that all that begins there is counted.
-        if let Some(books) = self.books()
-            && let Err(error) = books.tag(socket, index)
-            && still_listens(socket)
-        {
-            return Err(cannot_count(endpoint, &error));
-        }
         let mut before = 0;
         if let Some(program) = &mut self.program {
             if let Err(error) = program.set_member(index, socket) {
@@ -157,6 +150,7 @@ impl Group {
         let member = Member {
             worker,
             cookie,
+            seat: 0,
             before,
             listed: false,
         };

@@ -60,6 +60,7 @@ impl Aim {
             weighted.push(Weighted {
                 member: index,
                 weight,
+                seat: member.seat,
                 identity: u64::from(slot) << 16 | *number,
                 cpu: self.cpus.of(slot),
             });

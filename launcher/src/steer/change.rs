@@ -14,7 +14,6 @@ use tracing::warn;
 use super::{
     Steering,
     aim::Aim,
-    forget,
     group::{Group, OwnSockets, still_listens},
     loading::{Loaded, kind},
     policy_of,
@@ -163,7 +162,7 @@ impl Steering {
                     let sent = group.sent_to(index, member.before);
                     *self.past.entry(member.worker).or_default() += sent;
                 }
-                forget(self.pins.as_deref(), self.account.as_mut(), group);
+                remove_pins(self.pins.as_deref(), group.pins.as_deref());
                 group.unload();
                 continue;
             }
@@ -172,14 +171,17 @@ impl Steering {
                 group.load(endpoint, loaded, copies)?;
             }
             group.holds = self.hold;
-            // Before the program: a handshake that it counts, and nobody sees the end of, would be a
-            // load for seconds.
+            // They are counted by now: a handshake that the program counts, and nobody sees the end of,
+            // would be a load for seconds.
             if policy == Policy::LeastConn
-                && let Some(account) = &mut self.account
+                && let Some(account) = &self.account
             {
                 group.count(endpoint, account)?;
-                group.tag(endpoint, copies)?;
                 self.unlisted = true;
+                if let Some(holding) = &mut group.holding {
+                    // What it holds is not counted: another one takes its place.
+                    holding.waits = true;
+                }
             }
             self.handed_over |= group.change(endpoint, policy, &self.aim, &self.own, copies)?;
         }

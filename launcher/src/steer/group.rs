@@ -13,12 +13,14 @@ use aya::maps::MapError;
 use launcher_common::HOLD;
 use tracing::warn;
 
-use super::{aim::Aim, flows::nanoseconds, program::Program, remember::RememberedMember};
+use super::{
+    aim::Aim, books::Books, flows::nanoseconds, program::Program, remember::RememberedMember,
+};
 use crate::{
     failure::Failure,
     policy::{Policy, Weighted, compile},
     sys::{
-        listen::{Mark, listen_as},
+        listen::{Birthplace, Mark, listen_as},
         listeners::{Endpoint, Inspected, Protocol, cookie, inspect},
         privilege::ebpf_failure,
     },
@@ -86,6 +88,8 @@ pub(super) struct Installed {
 pub(super) struct Member {
     pub(super) worker: WorkerId,
     pub(super) cookie: u64,
+    /// Its worker's seat in the account; 0 while it has none.
+    pub(super) seat: u16,
     /// What its place in the socket array had been sent before it came.
     pub(super) before: u64,
     /// Whether what waits at it is counted for others when it moves to them.
@@ -215,21 +219,17 @@ impl Group {
         let Some(program) = &mut self.program else {
             return Ok(());
         };
-        // What is held is counted too, for the workers to whom it moves: all of it, because the tag is
-        // there before the socket listens.
-        let books = program.books.as_mut().filter(|books| books.are_open());
-        let socket = listen_as(
-            endpoint,
-            self.uid,
-            books.is_some().then_some(&own.cgroup),
-            &|socket| {
-                (own.mark)(socket)?;
-                let tagged = books.as_ref().map(|books| books.tag(socket, HOLD));
-                tagged.transpose().map(drop).map_err(io::Error::other)
-            },
-        )?;
+        // What is held is counted too, for the workers to whom it moves: all of it, because the program
+        // is there before the socket.
+        let counter = program.books.as_ref().and_then(Books::counter).cloned();
+        let prepare = |cgroup: &File| counter.iter().try_for_each(|counter| counter.hold(cgroup));
+        let birthplace = counter.is_some().then_some(Birthplace {
+            above: &own.cgroup,
+            prepare: &prepare,
+        });
+        let socket = listen_as(endpoint, self.uid, birthplace.as_ref(), &own.mark)?;
         let cookie = cookie(&socket)?;
-        if let Some(books) = books {
+        if let Some(books) = program.books.as_mut().filter(|_| counter.is_some()) {
             books.list(cookie, HOLD).map_err(io::Error::other)?;
         }
         program

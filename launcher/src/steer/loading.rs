@@ -85,7 +85,7 @@ impl Steering {
         };
         if policy == Policy::LeastConn {
             self.start_counting()?;
-            if let Some(account) = &mut self.account {
+            if let Some(account) = &self.account {
                 group.count(endpoint, account)?;
             }
         }

@@ -4,10 +4,12 @@
 //! worker is in the ready set: then the group gets a new table. Where no member can be selected the
 //! holding socket is, the launcher's own member of the group.
 
-mod account;
+pub(crate) mod account;
 mod adopt;
 mod aim;
 mod batch;
+mod books;
+mod cgroups;
 mod change;
 mod counting;
 mod flows;
@@ -38,7 +40,7 @@ pub use self::probes::reached_at;
 pub use self::remember::{Remembered, RememberedGroup, RememberedMember};
 pub use self::view::{Counted, GroupView, Sent};
 use self::{
-    account::Account,
+    account::{Account, Place},
     aim::Aim,
     group::{Group, Member, OwnSockets},
     loading::Loaded,
@@ -118,8 +120,12 @@ pub struct Steering {
     handed_over: bool,
     /// Whether members that are added wait for a table; see [`Steering::gather`].
     gathering: bool,
-    /// Counts connections while some group needs it.
+    /// Counts connections while some group needs it, and until all that were counted have ended.
     account: Option<Account>,
+    /// Where the workers' connections are counted.
+    places: BTreeMap<WorkerId, Place>,
+    /// The workers all of whose connections are counted: since before they listened.
+    whole: BTreeSet<WorkerId>,
     /// Whether there may be members that are not listed there.
     unlisted: bool,
 }
@@ -172,10 +178,18 @@ impl Steering {
             handed_over: false,
             gathering: false,
             account: None,
+            places: BTreeMap::new(),
+            whole: BTreeSet::new(),
             unlisted: false,
         };
         if policies.connections() == Policy::LeastConn {
             steering.start_counting()?;
+        } else if let Some(pins) = steering.pins.as_deref()
+            && earlier.is_some()
+            && Account::was_left(pins)
+        {
+            // Until the groups have other programs: see `settle`.
+            steering.account = Some(Account::start(Some(pins))?);
         }
         if policies.connections() != Policy::Kernel {
             let loaded = steering.load(Protocol::Tcp)?;
@@ -234,7 +248,7 @@ impl Steering {
         self.groups.retain(|endpoint, group| {
             let nobodys = endpoint.address.port() == port && group.members.is_empty();
             if nobodys {
-                forget(pins, self.account.as_mut(), group);
+                remove_pins(pins, group.pins.as_deref());
             }
             !nobodys
         });
@@ -338,6 +352,11 @@ impl Steering {
         self.past.remove(&worker);
         self.hints.remove(&worker);
         self.ailing.remove(&worker);
+        self.places.remove(&worker);
+        self.whole.remove(&worker);
+        if let Some(account) = &mut self.account {
+            account.forget(worker);
+        }
         Ok(())
     }
 
@@ -387,7 +406,7 @@ impl Steering {
                 group.close_holding();
             }
             if deserted >= DESERTED_FOR {
-                forget(pins, self.account.as_mut(), group);
+                remove_pins(pins, group.pins.as_deref());
             }
             deserted < DESERTED_FOR
         });
@@ -434,14 +453,7 @@ fn policy_of(policies: Policies, protocol: Protocol) -> Policy {
     }
 }
 
-/// Removes what there is besides a group that is forgotten.
-fn forget(pins: Option<&Path>, account: Option<&mut Account>, group: &mut Group) {
-    if let (Some(account), Some(books)) = (account, group.books_mut()) {
-        account.close(books);
-    }
-    remove_pins(pins, group.pins.as_deref());
-}
-
+/// Removes what is pinned for a group that is forgotten.
 fn remove_pins(pins: Option<&Path>, name: Option<&str>) {
     if let (Some(pins), Some(name)) = (pins, name) {
         // A leftover is removed with all others at the end.

@@ -9,11 +9,9 @@ use aya::{
     },
     programs::{ProgramError, SkReuseport},
 };
-use launcher_common::{
-    Counters, FlowState, HOLD, Loads, MEMBERS_MAX, MOVED_MAX, ProbeSource, Table,
-};
+use launcher_common::{Counters, FlowState, HOLD, MEMBERS_MAX, ProbeSource, STRAYS_MAX, Table};
 
-use super::{Counted, account::Books, flows::FlowTable, measure::RunTime};
+use super::{Counted, account::Ledger, books::Books, flows::FlowTable, measure::RunTime};
 use crate::{
     failure::Failure,
     sys::{listeners::Protocol, privilege::ebpf_failure},
@@ -63,14 +61,13 @@ impl Kind {
     /// The maps that outlive the launcher: what a later one reuses if it finds them to be like its own.
     /// The sockets are in no other array then, and the counts go on. (The others are made anew with each
     /// load.)
-    fn pinned(self) -> [Pinned; 8] {
+    fn pinned(self) -> [Pinned; 7] {
         [
             ("MEMBERS", 4, MEMBERS_MAX + 1),
             ("COUNTERS", size_of::<Counters>(), MEMBERS_MAX + 1),
             ("CURSOR", 8, 2),
-            ("LOADS", size_of::<Loads>(), 1),
             ("LISTENERS", 4, MEMBERS_MAX + 1),
-            ("MOVED", 4, MOVED_MAX),
+            ("STRAYS", 4, STRAYS_MAX),
             ("FLOWS", size_of::<FlowState>(), self.flows() as usize),
             ("FLOWED", 8, MEMBERS_MAX),
         ]
@@ -154,11 +151,11 @@ impl Program {
             }),
             _ => None,
         };
-        let [loads, listeners, moved] =
-            ["LOADS", "LISTENERS", "MOVED"].map(|name| ebpf.take_map(name));
-        let books = match (loads, listeners, moved) {
-            (Some(loads), Some(listeners), Some(moved)) => {
-                Some(Books::of(loads, listeners, moved)?)
+        let [loads, moved, listeners] =
+            ["LOADS", "MOVED", "LISTENERS"].map(|name| ebpf.take_map(name));
+        let books = match (loads, moved, listeners) {
+            (Some(loads), Some(moved), Some(listeners)) => {
+                Some(Books::of(loads, moved, listeners)?)
             }
             _ => None,
         };
@@ -279,6 +276,17 @@ impl Program {
     /// `EOPNOTSUPP` for an MPTCP socket, `EINVAL` for one that is in no group.
     pub(crate) fn attach(&self, socket: &impl AsFd) -> Result<(), ProgramError> {
         self.program()?.attach(socket)
+    }
+
+    /// Has the program compare by these loads, under `least-conn`.
+    ///
+    /// # Errors
+    /// When the kernel has no memory.
+    pub(crate) fn compare_by(&mut self, ledger: &Ledger) -> Result<(), MapError> {
+        match &mut self.books {
+            Some(books) => books.set_ledger(ledger),
+            None => Ok(()),
+        }
     }
 
     /// What the program has cost so far; see [`Statistics`](super::measure::Statistics).

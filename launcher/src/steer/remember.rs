@@ -111,7 +111,6 @@ impl Steering {
             group.remembered.clone_from(&was.members);
             self.groups.insert(was.endpoint.clone(), group);
         }
-        self.forget_other_counts();
         Ok(())
     }
 
@@ -129,6 +128,9 @@ impl Steering {
             }
         }
         self.past.retain(|&worker, _| known(worker));
+        if self.policies.connections() != Policy::LeastConn {
+            self.stop_counting();
+        }
     }
 
     /// What a later launcher would have to know.

@@ -153,6 +153,12 @@ impl WorkerCgroup {
         contains(&self.path, id)
     }
 
+    /// Its directory's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Its directory, to attach programs to.
     ///
     /// # Errors

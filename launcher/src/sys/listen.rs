@@ -28,18 +28,25 @@ const BIRTHPLACE: &str = "holding";
 /// Does something to a socket before it is bound.
 pub type Mark = dyn Fn(&OwnedFd) -> io::Result<()>;
 
+/// Where a socket is made: in a cgroup of its own, because programs that are attached to that are called
+/// for the socket and for its connections, whoever has it, and after the cgroup has been removed.
+pub struct Birthplace<'a> {
+    /// The directory of the cgroup in which it is made, for that moment.
+    pub above: &'a File,
+    /// Attaches what is to be attached, given the directory.
+    pub prepare: &'a dyn Fn(&File) -> io::Result<()>,
+}
+
 /// Listens on `endpoint` with a socket that belongs to `uid`: the kernel lets only sockets of one
 /// owner share an address (`sk_reuseport_match` compares `sk_uid`, which is the file-system uid at
-/// the time of socket(2)). It is marked before it is bound. With a cgroup's directory it is made in there,
-/// for the programs that are attached to it: they are called for a socket of that cgroup, and for its
-/// connections, whoever has it.
+/// the time of socket(2)). It is marked before it is bound.
 ///
 /// # Errors
 /// Those of the system calls: `EADDRINUSE` when the address belongs to somebody else.
 pub fn listen_as(
     endpoint: &Endpoint,
     uid: u32,
-    cgroup: Option<&File>,
+    birthplace: Option<&Birthplace<'_>>,
     mark: &dyn Fn(&OwnedFd) -> io::Result<()>,
 ) -> io::Result<OwnedFd> {
     let make = || {
@@ -52,9 +59,9 @@ pub fn listen_as(
         setfsuid(own);
         Ok(OwnedFd::from(socket?))
     };
-    let socket = match cgroup {
+    let socket = match birthplace {
         None => make()?,
-        Some(cgroup) => make_in(cgroup, make)?,
+        Some(birthplace) => make_in(birthplace, make)?,
     };
     mark(&socket)?;
     let socket = Socket::from(socket);
@@ -71,13 +78,21 @@ pub fn listen_as(
 }
 
 /// Makes a socket in a cgroup below this one, which may have none of its own processes.
-fn make_in(cgroup: &File, make: impl Fn() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+fn make_in(
+    birthplace: &Birthplace<'_>,
+    make: impl Fn() -> io::Result<OwnedFd>,
+) -> io::Result<OwnedFd> {
+    let cgroup = birthplace.above;
     match mkdirat(cgroup, BIRTHPLACE, Mode::RWXU) {
         // One that was killed may have left it.
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    let made = make_at_birthplace(cgroup, make);
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let made = openat(cgroup, BIRTHPLACE, directory, Mode::empty())
+        .map_err(io::Error::from)
+        .and_then(|opened| (birthplace.prepare)(&File::from(opened)))
+        .and_then(|()| make_at_birthplace(cgroup, make));
     // The socket keeps what it needs of it. At worst the next one finds it.
     let _ = unlinkat(cgroup, BIRTHPLACE, AtFlags::REMOVEDIR);
     made

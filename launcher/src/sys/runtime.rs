@@ -124,6 +124,27 @@ impl RuntimeDir {
         self.0.join(format!("{name}.{worker}.notify"))
     }
 
+    /// The socket of a launcher's output process, by the pid of that.
+    pub fn output(&self, name: &Name, pid: u32) -> PathBuf {
+        self.0.join(format!("{name}.{pid}.output"))
+    }
+
+    /// Those that there are of a name, its earlier launchers' too; none where the directory can't be
+    /// read.
+    pub fn outputs(&self, name: &Name) -> Vec<PathBuf> {
+        let prefix = format!("{name}.");
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let ours = entries.filter(|entry| {
+            let file = entry.file_name();
+            let pid = file
+                .to_str()
+                .and_then(|file| file.strip_prefix(&prefix)?.strip_suffix(".output"));
+            // Names may have dots.
+            pid.is_some_and(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()))
+        });
+        ours.map(|entry| entry.path()).collect()
+    }
+
     fn lock(&self, name: &Name) -> PathBuf {
         self.0.join(format!("{name}.lock"))
     }

@@ -3,6 +3,7 @@
 mod even;
 mod moves;
 mod passed_on;
+mod switched;
 
 use std::{
     collections::BTreeMap,
@@ -42,6 +43,31 @@ fn open_connections_are_counted_from_their_beginning_to_their_end() {
     }
     all_closed(&launcher);
     assert_eq!(launcher.status().counter(8080, "fell_through_total"), 0);
+    launcher.stop_clean();
+}
+
+#[test]
+fn a_worker_is_as_busy_as_all_of_its_listeners() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let launcher = Launch::of(servers::sockets(&["tcp,0.0.0.0,8080", "tcp,0.0.0.0,8081"]))
+        .options(LEAST)
+        .options(["--workers", "2"])
+        .ready();
+    let connect = |port: u16| {
+        let to = address(&format!("127.0.0.1:{port}"));
+        TcpStream::connect_timeout(&to, client::TIMEOUT).expect("a worker listens")
+    };
+    // Each port's turns begin with the same worker.
+    for _ in 0..5 {
+        let connections = [connect(8080), connect(8081)];
+        active_when(&launcher, "each worker to have one", |active| {
+            *active == [(0, 1), (1, 1)].into()
+        });
+        drop(connections);
+        all_closed(&launcher);
+    }
     launcher.stop_clean();
 }
 

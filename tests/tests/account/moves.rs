@@ -14,6 +14,9 @@ use crate::{LEAST, active, active_when, all_closed};
 
 const WAITING: u64 = 30;
 
+/// The verb that begins the counting.
+const LEAST_FROM_NOW: [&str; 2] = ["steer", "least-conn"];
+
 /// Servers that do what they are told, under `least-conn`.
 #[track_caller]
 fn patient(workers: u32) -> Patient {
@@ -116,23 +119,11 @@ fn connections_older_than_the_count_are_counted_nowhere_wherever_they_move() {
     let Some(_netns) = gate::enter(&["python3"]) else {
         return;
     };
-    let fleet = patient(3);
-    // They come before the launcher has heard of the socket.
-    fleet
-        .launcher
-        .process
-        .signal(nix::sys::signal::Signal::SIGSTOP);
-    fleet.worker(0).signal(Signal::USR1);
-    fleet
-        .launcher
-        .process
-        .wait_for("it to listen", |line| line == "0 listening");
+    let fleet = Patient::start("0.0.0.0", 3, &["--verbose"]);
+    fleet.listen(0);
     let connections = connect(WAITING);
-    fleet
-        .launcher
-        .process
-        .signal(nix::sys::signal::Signal::SIGCONT);
     fleet.wait_for_queue(0, WAITING);
+    fleet.launcher.ask(&LEAST_FROM_NOW);
     listen(&fleet, 1);
     fleet.kill(0);
     fleet.wait_for_queue(1, WAITING);
@@ -143,6 +134,56 @@ fn connections_older_than_the_count_are_counted_nowhere_wherever_they_move() {
     all_closed(&fleet.launcher);
 
     fleet.accept(2);
+    served(fleet, connections, "it was moved, not cut");
+}
+
+#[test]
+fn connections_that_come_before_their_listener_is_known_are_counted() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let fleet = patient(2);
+    let process = &fleet.launcher.process;
+    process.signal(nix::sys::signal::Signal::SIGSTOP);
+    fleet.worker(0).signal(Signal::USR1);
+    process.wait_for("it to listen", |line| line == "0 listening");
+    let connections = connect(WAITING);
+    process.signal(nix::sys::signal::Signal::SIGCONT);
+    active_when(&fleet.launcher, "those that wait to be counted", |active| {
+        active.get(&0) == Some(&WAITING)
+    });
+    listen(&fleet, 1);
+    fleet.kill(0);
+    active_when(&fleet.launcher, "the queue to move", |active| {
+        active.get(&1) == Some(&WAITING)
+    });
+    fleet.accept(1);
+    served(fleet, connections, "it was moved, not cut");
+}
+
+#[test]
+fn connections_that_move_while_nobody_compares_end_where_they_were_counted() {
+    let Some(_netns) = gate::enter(&["python3"]) else {
+        return;
+    };
+    let fleet = patient(2);
+    listen(&fleet, 0);
+    let mut connections = connect(WAITING);
+    active_when(&fleet.launcher, "those that wait to be counted", |active| {
+        active.get(&0) == Some(&WAITING)
+    });
+    fleet.launcher.ask(&["steer", "round-robin"]);
+    fleet.listen(1);
+    fleet.kill(0);
+    fleet.wait_for_queue(1, WAITING);
+    fleet.launcher.ask(&LEAST_FROM_NOW);
+    all_closed(&fleet.launcher);
+    connections.extend(connect(10));
+    active_when(&fleet.launcher, "the new ones alone", |active| {
+        active.get(&1) == Some(&10)
+    });
+    // The old ones are served first, and end for the worker that had them then.
+    fleet.accept(1);
     served(fleet, connections, "it was moved, not cut");
 }
 

@@ -6,6 +6,7 @@ use kernel_tests::{
     client::{self, address},
     gate,
     launcher::{Launch, binary},
+    procfs::Handle,
     servers,
 };
 use nix::sys::signal::Signal;
@@ -85,30 +86,78 @@ fn it_is_counted_across_upgrades_and_reloads() {
 }
 
 #[test]
-fn a_launcher_with_another_policy_counts_no_more_and_one_after_it_begins_anew() {
+fn a_launcher_with_another_policy_counts_what_ends_and_nothing_that_begins() {
     let Some(_netns) = gate::enter(&["node"]) else {
         return;
     };
     let mut first = node().ready();
-    let connections = connect(8);
+    let mut counted = connect(16);
     active_when(&first, "each worker has its share", |active| {
-        active.values().all(|&count| count == 2)
+        active.values().all(|&count| count == 4)
     });
     first.process.signal(Signal::SIGKILL);
     first.process.wait();
     let other = Launch::of(servers::node(8080)).options(["--workers", "4"]);
     let mut second = other.at(&first.site).ready();
+    let between = connect(8);
+    active_when(&second, "all to be open, whoever counts", |active| {
+        active.values().sum::<u64>() == 24
+    });
+    drop(counted.split_off(12));
     second.process.signal(Signal::SIGKILL);
     second.process.wait();
-    // Nobody counts that they end.
-    drop(connections);
+    drop(counted.split_off(8));
     let third = node().at(&first.site).ready();
-    all_closed(&third);
+    active_when(&third, "what was counted, and is open", |active| {
+        active.values().sum::<u64>() == 8
+    });
     let connections = connect(8);
     active_when(&third, "each worker has its share", |active| {
-        active.values().all(|&count| count == 2)
+        active.values().all(|&count| count == 4)
+    });
+    drop(between);
+    drop(counted);
+    active_when(&third, "what it has counted itself", |active| {
+        active.values().sum::<u64>() == 8
     });
     drop(connections);
     all_closed(&third);
     third.stop_clean();
+}
+
+#[test]
+fn what_begins_while_another_launcher_counts_nothing_moves_without_a_trace() {
+    let Some(_netns) = gate::enter(&["node"]) else {
+        return;
+    };
+    let two = |policy| {
+        Launch::of(servers::node(8080)).options(["--workers", "2", "--steer", policy, "--verbose"])
+    };
+    let mut first = two("least-conn").ready();
+    for slot in 0..2 {
+        let wanted = format!("all connections of worker {slot}.1 on");
+        let told = |line: &str| line.contains(&wanted);
+        first.process.wait_for("its listener to be known", told);
+    }
+    first.process.signal(Signal::SIGKILL);
+    first.process.wait();
+    let second = two("round-robin").at(&first.site).ready();
+    let stuck = Handle::of(second.status().pid(0));
+    stuck.signal(rustix::process::Signal::STOP);
+    let waiting = connect(10);
+    active_when(&second, "all to be open", |active| {
+        *active == [(0, 5), (1, 5)].into()
+    });
+    second.ask(&["steer", "least-conn"]);
+    all_closed(&second);
+    stuck.kill();
+    second.replaced(0, 2);
+    all_closed(&second);
+    let connections = connect(8);
+    active_when(&second, "each worker has its share", |active| {
+        *active == [(0, 4), (1, 4)].into()
+    });
+    drop((waiting, connections));
+    all_closed(&second);
+    second.stop_clean();
 }

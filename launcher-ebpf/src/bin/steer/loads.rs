@@ -1,4 +1,4 @@
-//! The loads of members, as far as this object counts them: handshakes as they begin, and established
+//! The loads of workers, as far as this object counts them: handshakes as they begin, and established
 //! connections that move.
 
 use aya_ebpf::{
@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::generated::bpf_ktime_get_coarse_ns,
     programs::{SkReuseportContext, SockContext},
 };
-use launcher_common::{HOLD, Handshakes, Loads, MEMBERS_MAX, epoch};
+use launcher_common::{HOLD, Handshakes, Load, Loads, MEMBERS_MAX, Share, Table, epoch};
 use launcher_ebpf::{fetch_add, update};
 
 use crate::maps::{LISTENERS, LOADS, MOVED, STRAYS};
@@ -25,73 +25,96 @@ pub struct View {
 }
 
 impl View {
-    /// The loads as they are now. (The map has this value always.)
+    /// The loads as they are now. (They are there under `least-conn`.)
     #[inline(always)]
     pub fn now() -> Option<Self> {
         Some(Self {
-            loads: LOADS.get_ptr_mut(0)?,
+            loads: LOADS.get_value_ptr_mut(0, &0)?,
             // SAFETY: the helper only reads a clock.
             epoch: epoch(unsafe { bpf_ktime_get_coarse_ns() }),
         })
     }
 
-    /// What this member has to do.
+    /// What this member's worker has to do.
     #[inline(always)]
-    pub fn of(self, member: u16) -> u32 {
-        // SAFETY: points into the map's value, inside it by the remainder. Aligned loads of 8 bytes
-        // can't tear.
-        let load = unsafe { (*self.loads).members[usize::from(member) % MEMBERS_MAX] };
+    pub fn of(self, share: Share) -> u32 {
+        // SAFETY: points into the map's value. Aligned loads of 8 bytes can't tear.
+        let load = unsafe { *self.load(share.seat.into()) };
         load.total(self.epoch)
     }
 
-    /// Counts a handshake that begins.
+    /// Counts a handshake that begins at this member.
     #[inline(always)]
-    pub fn begin(self, member: u16) {
+    pub fn begin(self, table: &Table, member: u16) {
         if member == HOLD {
             return;
         }
-        // SAFETY: points into the map's value, inside it by the remainder.
+        // SAFETY: points into the map's value.
         unsafe {
-            let load = &raw mut (*self.loads).members[usize::from(member) % MEMBERS_MAX];
+            let load = self.load(seat(table, member));
             update(&raw mut (*load).handshakes, |before| {
                 Handshakes(before).begun(self.epoch).0
             });
         }
     }
+
+    /// Counts an established connection for the member that it moves to, if it is counted at all. (One
+    /// that is half open will be counted for the listener that it is established on.)
+    #[inline(always)]
+    pub fn moves(self, ctx: &SkReuseportContext, connection: &SockContext, table: &Table, to: u16) {
+        // SAFETY: the verifier knows the type of both pointers; neither is null in a migration.
+        let (state, from, connection) = unsafe {
+            (
+                (*connection.sock).state,
+                bpf_get_socket_cookie(ctx.sk().as_ptr()),
+                bpf_get_socket_cookie(connection.as_ptr()),
+            )
+        };
+        // A socket of its own that is half open (a request for one has another state) is that of TCP
+        // Fast Open, which is counted from the SYN.
+        if state != ESTABLISHED && state != CLOSE_WAIT && state != SYN_RECV {
+            return;
+        }
+        let to = seat(table, to);
+        // SAFETY: both are only tested, or copied at once.
+        if let Some(&from) = unsafe { LISTENERS.get(&from) }
+            && unsafe { STRAYS.get(&connection) }.is_none()
+            && let Some(moved) = MOVED.get(0)
+            && moved.insert(&connection, &to, 0).is_ok()
+        {
+            // SAFETY: points into the map's value.
+            unsafe { fetch_add(&raw mut (*self.loads).moved, 1) };
+            self.add(from, u64::MAX);
+            self.add(to, 1);
+            return;
+        }
+        stays(connection);
+    }
+
+    /// Adds to a worker's established connections; to nobody's for the holding socket.
+    #[inline(always)]
+    fn add(self, seat: u32, n: u64) {
+        if seat != u32::from(HOLD) {
+            // SAFETY: points into the map's value.
+            unsafe { fetch_add(&raw mut (*self.load(seat)).active, n) };
+        }
+    }
+
+    /// Inside the map's value by the remainder.
+    #[inline(always)]
+    fn load(self, seat: u32) -> *mut Load {
+        // SAFETY: only an address in the value is computed.
+        unsafe { &raw mut (*self.loads).seats[seat as usize % MEMBERS_MAX] }
+    }
 }
 
-/// Counts an established connection for the member that it moves to, if it is counted at all. (One
-/// that is half open will be counted for the listener that it is established on.)
+/// The seat of a member's worker; [`HOLD`] is the holding socket's.
 #[inline(always)]
-pub fn moves(ctx: &SkReuseportContext, connection: &SockContext, to: u16) {
-    // SAFETY: the verifier knows the type of both pointers; neither is null in a migration.
-    let (state, from, connection) = unsafe {
-        (
-            (*connection.sock).state,
-            bpf_get_socket_cookie(ctx.sk().as_ptr()),
-            bpf_get_socket_cookie(connection.as_ptr()),
-        )
-    };
-    // A socket of its own that is half open (a request for one has another state) is that of TCP Fast
-    // Open, which is counted from the SYN.
-    if state != ESTABLISHED && state != CLOSE_WAIT && state != SYN_RECV {
-        return;
+fn seat(table: &Table, member: u16) -> u32 {
+    if member == HOLD {
+        return HOLD.into();
     }
-    // SAFETY: both are only tested, or copied at once.
-    if let Some(&from) = unsafe { LISTENERS.get(&from) }
-        && unsafe { STRAYS.get(&connection) }.is_none()
-        && let Some(loads) = LOADS.get_ptr_mut(0)
-        && MOVED.insert(&connection, &u32::from(to), 0).is_ok()
-    {
-        // SAFETY: points into the map's value.
-        unsafe {
-            fetch_add(&raw mut (*loads).moved, 1);
-            add(loads, from, u64::MAX);
-            add(loads, u32::from(to), 1);
-        }
-        return;
-    }
-    stays(connection);
+    table.shares[usize::from(member) % MEMBERS_MAX].seat.into()
 }
 
 /// Leaves a connection that moves counted where it is, if it is, and whatever comes.
@@ -106,20 +129,4 @@ fn stays(connection: u64) {
     // Without room for it (the map evicts what is old), it would be counted once where it is not, when
     // it moves another time.
     let _ = STRAYS.insert(&connection, &0, 0);
-}
-
-/// Adds to a member's established connections; to nobody's for the holding socket.
-///
-/// # Safety
-/// `loads` must point into a map's value.
-#[inline(always)]
-unsafe fn add(loads: *mut Loads, member: u32, n: u64) {
-    if member == u32::from(HOLD) {
-        return;
-    }
-    // SAFETY: the caller's; inside the value by the remainder.
-    unsafe {
-        let active = &raw mut (*loads).members[member as usize % MEMBERS_MAX].active;
-        fetch_add(active.cast(), n);
-    }
 }

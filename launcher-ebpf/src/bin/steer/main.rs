@@ -38,10 +38,12 @@ pub fn steer(ctx: SkReuseportContext) -> u32 {
 /// The same under `least-conn`: a program of its own, so that the others need not carry it.
 #[sk_reuseport(migrate)]
 pub fn steer_least(ctx: SkReuseportContext) -> u32 {
-    match TABLE.get_value(0, &0) {
-        Some(table) if ctx.migrating_sk().is_some() => migrate(&ctx, table, ByLoad),
-        Some(table) => connect(&ctx, table, ByLoad),
-        None => fall_through(),
+    match (TABLE.get_value(0, &0), View::now()) {
+        (Some(table), Some(loads)) if ctx.migrating_sk().is_some() => {
+            migrate(&ctx, table, ByLoad(loads))
+        }
+        (Some(table), Some(loads)) => connect(&ctx, table, ByLoad(loads)),
+        _ => fall_through(),
     }
 }
 
@@ -102,7 +104,7 @@ fn connect(ctx: &SkReuseportContext, table: &Table, chooser: impl Chooser) -> u3
                 c.selected += 1;
             }
         });
-        chooser.begin(chosen.member);
+        chooser.begin(table, chosen.member);
     }
     SK_PASS
 }
@@ -129,7 +131,7 @@ fn migrate(ctx: &SkReuseportContext, table: &Table, chooser: impl Chooser) -> u3
             c.migrated += 1;
         }
     });
-    chooser.moves(ctx, chosen.member);
+    chooser.moves(ctx, table, chosen.member);
     SK_PASS
 }
 
@@ -140,10 +142,10 @@ trait Chooser: Copy {
     fn choose(self, ctx: &SkReuseportContext, table: &Table, turns: u32) -> Option<Chosen>;
 
     /// A connection begins.
-    fn begin(self, member: u16);
+    fn begin(self, table: &Table, member: u16);
 
     /// The connection that this program is asked about moves.
-    fn moves(self, ctx: &SkReuseportContext, to: u16);
+    fn moves(self, ctx: &SkReuseportContext, table: &Table, to: u16);
 
     /// It moves to whomever the kernel finds.
     fn strays(self, ctx: &SkReuseportContext);
@@ -161,42 +163,39 @@ impl Chooser for ByTable {
     }
 
     #[inline(always)]
-    fn begin(self, _: u16) {}
+    fn begin(self, _: &Table, _: u16) {}
 
     #[inline(always)]
-    fn moves(self, _: &SkReuseportContext, _: u16) {}
+    fn moves(self, _: &SkReuseportContext, _: &Table, _: u16) {}
 
     #[inline(always)]
     fn strays(self, _: &SkReuseportContext) {}
 }
 
-/// By the members' loads, and the table where they are equal.
+/// By the workers' loads, and the table where they are equal.
 #[derive(Clone, Copy)]
-struct ByLoad;
+struct ByLoad(View);
 
 impl Chooser for ByLoad {
     #[inline(always)]
     fn choose(self, ctx: &SkReuseportContext, table: &Table, turns: u32) -> Option<Chosen> {
-        let loads = View::now()?;
         choose_least(
             table,
             turn(turns),
-            |member| loads.of(member),
+            |_, share| self.0.of(share),
             |member| select(ctx, member),
         )
     }
 
     #[inline(always)]
-    fn begin(self, member: u16) {
-        if let Some(loads) = View::now() {
-            loads.begin(member);
-        }
+    fn begin(self, table: &Table, member: u16) {
+        self.0.begin(table, member);
     }
 
     #[inline(always)]
-    fn moves(self, ctx: &SkReuseportContext, to: u16) {
+    fn moves(self, ctx: &SkReuseportContext, table: &Table, to: u16) {
         if let Some(connection) = ctx.migrating_sk() {
-            loads::moves(ctx, &connection, to);
+            self.0.moves(ctx, &connection, table, to);
         }
     }
 

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use launcher_common::{
-    Counters, Flow, FlowState, Loads, MEMBERS_MAX, MOVED_MAX, ProbeSource, Table,
+    Counters, Flow, FlowState, Loads, MEMBERS_MAX, MOVED_MAX, ProbeSource, STRAYS_MAX, Table,
 };
 
 /// The group's sockets, by member index; the last one is the holding socket. An entry clears itself
@@ -36,26 +36,28 @@ pub static PROBES: HashMap<ProbeSource, u32, 1024> = HashMap::new();
 #[btf_map]
 pub static PROBING: Array<u64, 1> = Array::new();
 
-/// How busy each member is. Handshakes are counted here, connections in `account`.
+/// The fleet's own map of how busy each worker is; it is there under `least-conn`. Handshakes are counted
+/// here, connections in `account`.
 #[btf_map]
-pub static LOADS: Array<Loads, 1> = Array::new();
+pub static LOADS: ArrayOfMaps<Array<Loads, 1>, 1> = ArrayOfMaps::new();
 
-/// By the cookie of a listener: its member index. Each connection in its queue is counted for it, or
-/// for the member that `MOVED` tells, or is in `STRAYS`.
+/// By the cookie of a listener: its worker's seat, or `HOLD`. Each connection in its queue is counted for
+/// that, or for the one that `MOVED` tells, or is in `STRAYS`.
 #[btf_map]
 pub static LISTENERS: HashMap<u64, u32, { MEMBERS_MAX + 1 }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
-/// By the cookie of a counted connection that has moved to another member: that one's index.
-/// `account` removes it when the connection closes.
+/// The fleet's own map, with the seat of the worker, or `HOLD`, to which a counted connection has moved, by
+/// its cookie. `account` removes it when the connection closes.
 #[btf_map]
-pub static MOVED: HashMap<u64, u32, MOVED_MAX, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+pub static MOVED: ArrayOfMaps<HashMap<u64, u32, MOVED_MAX, { BPF_F_NO_PREALLOC as usize }>, 1> =
+    ArrayOfMaps::new();
 
-/// The cookies of connections that have moved without being counted for the member that they moved
+/// The cookies of connections that have moved without being counted for the worker that they moved
 /// to: what began before anybody counted is counted nowhere. They are known here in case that they move
 /// again.
 #[btf_map]
-pub static STRAYS: LruHashMap<u64, u32, 4096> = LruHashMap::new();
+pub static STRAYS: LruHashMap<u64, u32, STRAYS_MAX> = LruHashMap::new();
 
 /// Where flows of datagrams go. The launcher sets the size.
 #[btf_map]

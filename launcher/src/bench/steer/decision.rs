@@ -20,6 +20,7 @@ use crate::{
     bench::sources::Sources,
     policy::{Policy, Site, Weighted, compile},
     steer::{
+        account::Ledger,
         measure::{Empty, RunTime, Statistics},
         program::{Kind, Program},
     },
@@ -123,12 +124,14 @@ impl Subject {
     fn load(kind: Kind, members: u16) -> Result<Self> {
         let group = Group::open(members).context("cannot open a group of listening sockets")?;
         let mut program = Program::load(kind, None)?;
+        program.compare_by(&Ledger::of_nobody()?)?;
         let mut weighted = Vec::new();
         for (member, listener) in (0..).zip(&group.listeners) {
             program.set_member(member, listener)?;
             weighted.push(Weighted {
                 member,
                 weight: 1,
+                seat: member,
                 identity: member.into(),
                 cpu: None,
             });

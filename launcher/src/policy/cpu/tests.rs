@@ -31,6 +31,7 @@ fn members(cpus: impl Iterator<Item = Option<u32>>) -> Vec<Weighted> {
         .map(|(member, cpu)| Weighted {
             member,
             weight: 1,
+            seat: member,
             identity: member.into(),
             cpu,
         })

@@ -188,3 +188,18 @@ fn names_are_those_with_a_socket() {
     assert_eq!(nowhere.names().unwrap(), []);
     nowhere.verify().unwrap();
 }
+
+#[test]
+fn output_sockets_are_told_apart_by_name() {
+    let (_root, directory) = prepared();
+    let (web, dotted) = (name("web"), name("web.12"));
+    assert_eq!(directory.outputs(&web), Vec::<PathBuf>::new());
+    for (of, pid) in [(&web, 7), (&dotted, 8)] {
+        fs::write(directory.output(of, pid), "").unwrap();
+    }
+    fs::write(directory.socket(&web), "").unwrap();
+    assert_eq!(directory.outputs(&web), [directory.output(&web, 7)]);
+    assert_eq!(directory.outputs(&dotted), [directory.output(&dotted, 8)]);
+    let nowhere = RuntimeDir::locate(Some(Path::new("/nonexistent"))).unwrap();
+    assert_eq!(nowhere.outputs(&web), Vec::<PathBuf>::new());
+}
