@@ -131,7 +131,9 @@ impl Launched {
         )? {
             Response::Status(snapshot) => Ok(*snapshot),
             Response::Failed(error) => Err(Failure::from(error).into()),
-            Response::Done => bail!("a launcher answered without its status"),
+            Response::Done | Response::Changed(_) => {
+                bail!("a launcher answered without its status")
+            }
         }
     }
 }
