@@ -2,6 +2,7 @@
 //! themselves; what they mean together is `config`'s to decide.
 
 mod bench;
+mod keys;
 mod parse;
 mod policies;
 mod quantities;
@@ -16,9 +17,10 @@ use std::path::PathBuf;
 use clap::Parser;
 
 pub use bench::{Bench, Disturb, Shape};
-pub use parse::parse;
+pub use keys::{Key, Kind, keys, variable};
+pub use parse::{Setting, check_setting, options, parse};
 pub use quantities::{TimeLimit, duration};
-pub use run::{Ipc, LogFormat, Run};
+pub use run::{Ipc, LogFormat, Run, Selection};
 pub use values::{Check, PortSpec, Ready, SlotOrName, StopSignal, Target};
 pub use verbs::Verb;
 
@@ -49,6 +51,14 @@ Examples:
   What it is worth on this host, against the alternatives:
       reuseport-launch bench -- ./myserver
 
+  All of it in a file, which is checked first and read again by `reload`:
+      reuseport-launch check --config shop.toml
+      reuseport-launch run --config shop.toml
+
+Each option of `run` can also stand in the file of --config, by its name, or in an environment \
+variable: REUSEPORT_LAUNCH_ and its name in capitals, with _ for -. The command line comes before the \
+environment, that before the file. `print-config` shows what is in force.
+
 DURATION is 500ms, 8s, 2m, 1h or plain seconds, SIZE 512M, 2G or plain bytes (K = 1024). Verbs \
 wait until the thing is done; to interrupt one does not call it off.
 
@@ -68,6 +78,8 @@ pub struct Invocation {
     pub runtime_dir: Option<PathBuf>,
     /// What to do.
     pub verb: Verb,
+    /// The options of `run` that stand on the command line, if the verb has them.
+    pub given: Vec<Setting>,
 }
 
 /// Runs any unmodified server on every core: one worker per CPU, one shared port, connections

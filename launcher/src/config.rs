@@ -1,8 +1,15 @@
-//! From the command line and the environment to a plan.
+//! From the command line, the environment and the configuration file to a plan.
 
+mod changes;
 mod directory;
 mod env_file;
 mod environment;
+mod example;
+mod file;
+mod given;
+mod layers;
+mod show;
+mod toml_values;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -11,6 +18,13 @@ use std::{
     time::Duration,
 };
 
+pub use self::{
+    changes::{Change, Changes},
+    example::example,
+    given::Given,
+    layers::{App, Config, Entry, Source},
+    show::{checked, json, text},
+};
 pub use crate::cli::{Check, Ready};
 use crate::{
     capture::Ports,
@@ -35,6 +49,8 @@ pub struct Plan {
     pub directory: PathBuf,
     /// The file with more variables for the workers: absolute. It is read at each start.
     pub env_file: Option<PathBuf>,
+    /// What the configuration file has workers find in their environment, over all of that.
+    pub variables: Vec<(OsString, OsString)>,
     /// How many workers there are at first: `1..=WORKERS_MAX`.
     pub workers: u32,
     /// Why that many: `affinity 16, cpu.max 7.5 → 8`.
@@ -82,8 +98,8 @@ pub struct Plan {
     pub log_format: LogFormat,
     /// What becomes of the workers' output.
     pub output: output::Settings,
-    /// Whether the eBPF programs log.
-    pub ebpf_log: bool,
+    /// How much more than usual is said: 0 to 2, where at 2 the eBPF programs log, too.
+    pub verbose: u8,
 }
 
 /// How ready workers are checked.
@@ -129,11 +145,12 @@ fn log_file_at(current: &Path, path: &str, max_size: u64, keep: u32) -> Result<L
 }
 
 impl Plan {
-    /// Checks that what the options ask for together can be done here.
+    /// Checks that what the options ask for together can be done here, with more `variables` for the
+    /// workers.
     ///
     /// # Errors
     /// What can't, with the exit code for it.
-    pub fn new(options: Run) -> Result<Self, Failure> {
+    pub fn new(options: Run, variables: Vec<(OsString, OsString)>) -> Result<Self, Failure> {
         let Run {
             workers,
             pin,
@@ -170,6 +187,7 @@ impl Plan {
             log_max_size,
             log_keep,
             verbose,
+            selection: _,
             command,
         } = options;
         let Some(program) = command.first() else {
@@ -198,6 +216,7 @@ impl Plan {
             name,
             directory,
             env_file,
+            variables,
             workers,
             workers_reason,
             policies,
@@ -245,7 +264,7 @@ impl Plan {
                     .map(|path| log_file_at(&current, &path, log_max_size, log_keep))
                     .transpose()?,
             },
-            ebpf_log: verbose >= 2,
+            verbose,
             command,
         };
         plan.check_start()?;
@@ -404,14 +423,26 @@ mod tests {
     use super::*;
     use crate::cli::{Verb, parse};
 
-    /// The plan that this command line makes.
-    pub(super) fn plan(line: &str) -> Result<Plan, Failure> {
+    /// What this command line and these environment variables make.
+    pub(super) fn config(line: &str, environment: &[(&str, &str)]) -> Result<Config, Failure> {
         let words = line.split_whitespace().map(OsString::from);
         let words = std::iter::once("reuseport-launch".into()).chain(words);
-        match parse(words, None).unwrap().verb {
-            Verb::Run(options) => Plan::new(*options),
-            other => panic!("{line}: {other:?}"),
-        }
+        let invocation = parse(words).unwrap();
+        let Verb::Run(options) = invocation.verb else {
+            panic!("{line} is another verb");
+        };
+        let variables = environment.iter();
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        Config::read(Given::new(&options, invocation.given, variables))
+    }
+
+    /// The plan that this command line makes.
+    pub(super) fn plan(line: &str) -> Result<Plan, Failure> {
+        let config = config(line, &[])?;
+        let [app] = &config.apps[..] else {
+            panic!("{line}: {} apps", config.apps.len());
+        };
+        app.plan()
     }
 
     #[test]

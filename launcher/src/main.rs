@@ -12,14 +12,15 @@ use std::{
 
 use reuseport_launch::{
     bench,
-    cli::{self, LogFormat, SlotOrName, Target, Verb},
-    config::Plan,
+    cli::{self, LogFormat, Run, Setting, SlotOrName, Target, Verb},
+    config::{self, Config, Given},
     control::{client, protocol::Request},
     failure::{Exit, Failure},
     output, run,
     sys::runtime::{Name, RuntimeDir},
     top,
 };
+use tracing::{Span, info_span};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
 
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         Some(run::CHECK_VERB) => return check(),
         _ => {}
     }
-    let invocation = match cli::parse(env::args_os(), env::var_os(cli::WORKERS_VARIABLE)) {
+    let invocation = match cli::parse(env::args_os()) {
         Ok(invocation) => invocation,
         Err(error) => error.exit(),
     };
@@ -56,11 +57,12 @@ fn main() -> ExitCode {
 /// Says whether this version could run what an earlier one was told to: see [`run::CHECK_VERB`].
 fn check() -> ExitCode {
     let arguments = env::args_os().take(1).chain(env::args_os().skip(2));
-    let checked = match cli::parse(arguments, env::var_os(cli::WORKERS_VARIABLE)) {
+    let checked = match cli::parse(arguments) {
         Ok(cli::Invocation {
             verb: Verb::Run(options),
+            given,
             ..
-        }) => Plan::new(*options).and_then(|plan| run::check(&plan)),
+        }) => configure(&options, given).and_then(|config| check_config(&config)),
         Ok(_) => Err(Failure::new("nothing to run", "it is another verb", "run")),
         Err(error) => error.exit(),
     };
@@ -75,6 +77,26 @@ fn check() -> ExitCode {
             exit.into()
         }
     }
+}
+
+/// What these options of `run` mean here.
+fn configure(options: &Run, given: Vec<Setting>) -> Result<Config, Failure> {
+    Config::read(Given::new(options, given, env::vars_os()))
+}
+
+/// Whether all of it could be started.
+fn check_config(config: &Config) -> Result<(), Failure> {
+    for app in &config.apps {
+        let checked = app.plan().and_then(|plan| run::check(&plan));
+        checked.map_err(|failure| match &app.name {
+            Some(name) => {
+                let what = format!("app {name}: {}", failure.what);
+                Failure { what, ..failure }
+            }
+            None => failure,
+        })?;
+    }
+    Ok(())
 }
 
 /// Writes the error to standard error, and waits for that a while: nobody may be reading.
@@ -97,8 +119,33 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
             drop(out);
             // The thread that writes the log must not get them.
             run::hold_back_signals();
-            let _log = start_log(options.log_format, options.verbose);
-            return run::run(Plan::new(*options)?, dir);
+            let config = configure(&options, invocation.given)?;
+            let (format, verbose) = config.log();
+            let _log = start_log(format, verbose);
+            let [app] = &config.apps[..] else {
+                // All of them, before the first one is started.
+                check_config(&config)?;
+                return run::supervise(config);
+            };
+            run::follow_supervisor();
+            // Whose messages these are, where several launchers write to the same place.
+            let span = app.name.as_ref().map(|name| info_span!("app", %name));
+            let _entered = span.as_ref().map(Span::enter);
+            return run::run(app.plan()?, app.clone(), dir);
+        }
+        Verb::Check(options) => {
+            let config = configure(&options, invocation.given)?;
+            check_config(&config).map_err(|failure| failure.exit(Exit::Config))?;
+            client::write(&config::checked(&config), &mut out)?;
+        }
+        Verb::PrintConfig { example: true, .. } => client::write(&config::example(), &mut out)?,
+        Verb::PrintConfig { run, json, .. } => {
+            let config = configure(&run, invocation.given)?;
+            let text = match json {
+                true => format!("{}\n", config::json(&config)),
+                false => config::text(&config),
+            };
+            client::write(&text, &mut out)?;
         }
         Verb::Status { name, json } => {
             client::status(&dir, name.as_ref(), json, width(), &mut out)?
@@ -136,7 +183,10 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
         Verb::Reload {
             name,
             drain_timeout,
-        } => operate(Request::reload(drain_timeout.map(|limit| limit.0)), name)?,
+        } => {
+            let request = Request::reload(drain_timeout.map(|limit| limit.0));
+            client::reload(&dir, name.as_ref(), &request, &mut out)?;
+        }
         Verb::Scale { workers, name } => operate(Request::Scale { workers }, name)?,
         Verb::Restart { slot, name } => operate(Request::Restart { slot }, name)?,
         Verb::Drain { slot, name } => operate(Request::Drain { slot }, name)?,

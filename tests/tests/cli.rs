@@ -52,8 +52,8 @@ fn the_help_names_every_verb_and_option() {
     let site = Site::new();
     let help = stdout(&site, &["--help"]);
     let verbs = [
-        "run", "status", "top", "logs", "ls", "reload", "scale", "restart", "drain", "undrain",
-        "hint", "send", "upgrade", "bench", "stop",
+        "run", "check", "status", "top", "logs", "ls", "reload", "scale", "restart", "drain",
+        "undrain", "hint", "send", "upgrade", "bench", "stop",
     ];
     for verb in verbs {
         let listed = format!("\n  {verb} ");
@@ -93,6 +93,9 @@ fn the_help_names_every_verb_and_option() {
         "--log-file",
         "--log-max-size",
         "--log-keep",
+        "--config",
+        "--env",
+        "--app",
         "WEB_CONCURRENCY",
         "REUSEPORT_LAUNCH_SLOT",
         "{slot}",

@@ -38,6 +38,9 @@ use crate::{
     },
 };
 
+/// What environment variables begin with that are options.
+const OPTIONS: &[u8] = b"REUSEPORT_LAUNCH_";
+
 /// How long the workers may take to listen.
 const STARTED: Duration = Duration::from_secs(20);
 
@@ -103,6 +106,11 @@ impl Launched {
         let hierarchy = Hierarchy::find()?;
         let mut guard = Command::new(&exe);
         guard.arg(GUARD_VERB);
+        // Options of launchers in our environment are for another one.
+        let names = env::vars_os().map(|(name, _)| name);
+        for name in names.filter(|name| name.as_encoded_bytes().starts_with(OPTIONS)) {
+            guard.env_remove(name);
+        }
         if !cpus.is_empty() {
             let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
             guard.args(["--cpus", &cpus.join(",")]);
@@ -218,14 +226,16 @@ impl Launched {
         match self.ask(&Request::Status {}, PATIENCE)? {
             Response::Status(snapshot) => Ok(*snapshot),
             Response::Failed(error) => Err(Failure::from(error).into()),
-            Response::Done => bail!("a launcher answered without its status"),
+            Response::Done | Response::Changed(_) => {
+                bail!("a launcher answered without its status")
+            }
         }
     }
 
     /// Replaces the worker of a slot, and returns when the old one is gone.
     pub(super) fn restart(&self, slot: u32) -> Result<()> {
         match self.ask(&Request::Restart { slot }, REPLACED)? {
-            Response::Done => Ok(()),
+            Response::Done | Response::Changed(_) => Ok(()),
             Response::Failed(error) => Err(Failure::from(error).into()),
             Response::Status(_) => bail!("a launcher answered with its status"),
         }

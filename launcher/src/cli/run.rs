@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
 
 use super::{
     policies::PolicyParser,
@@ -38,12 +38,13 @@ const RELOAD: &str = "Reload and drain";
 const RECYCLING: &str = "Recycling";
 const STOPPING: &str = "Stopping";
 const LAUNCHER: &str = "Launcher";
+const FILE: &str = "Configuration file";
 
 /// The options of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct Run {
     /// How many workers: auto = the allowed CPUs, or the cgroup's CPU quota where that is less
-    /// [env: WEB_CONCURRENCY]
+    /// [env: WEB_CONCURRENCY, too]
     #[arg(
         short,
         long,
@@ -131,7 +132,18 @@ pub struct Run {
     )]
     pub ports: Vec<PortSpec>,
     /// Refuse TCP connections while no worker takes any, instead of letting them wait
-    #[arg(long, help_heading = CONNECTIONS)]
+    #[arg(
+        long,
+        value_name = "true|false",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true",
+        hide_default_value = true,
+        hide_possible_values = true,
+        help_heading = CONNECTIONS
+    )]
     pub no_hold: bool,
     /// What makes a worker ready: it listens, sends READY=1 (sd_notify), accepts a connection,
     /// answers GET PATH with 2xx or 3xx, or calls process.send('ready')
@@ -161,7 +173,6 @@ pub struct Run {
         value_name = "DURATION",
         default_value = "5s",
         value_parser = duration_above_zero,
-        requires = "health",
         help_heading = HEALTH
     )]
     pub health_interval: Duration,
@@ -171,7 +182,6 @@ pub struct Run {
         value_name = "DURATION",
         default_value = "2s",
         value_parser = duration_above_zero,
-        requires = "health",
         help_heading = HEALTH
     )]
     pub health_timeout: Duration,
@@ -181,7 +191,6 @@ pub struct Run {
         value_name = "N",
         default_value = "3",
         value_parser = positive::<u32>,
-        requires = "health",
         help_heading = HEALTH
     )]
     pub health_threshold: u32,
@@ -239,7 +248,8 @@ pub struct Run {
         help_heading = STOPPING
     )]
     pub stop_timeout: Duration,
-    /// Name for the verbs [default: the command's file name]
+    /// Name for the verbs [default: the command's file name, or that of the file of --config without
+    /// its ending if the command stands there]
     #[arg(long, value_name = "NAME", help_heading = LAUNCHER)]
     pub name: Option<Name>,
     /// Format of the launcher's own messages on standard error; json: of the workers' lines, too
@@ -262,7 +272,12 @@ pub struct Run {
     )]
     pub log_lines: usize,
     /// Write the workers' output to this file, too; {slot} is replaced by the slot. USR1 opens it anew
-    #[arg(long, value_name = "PATH", help_heading = LAUNCHER)]
+    #[arg(
+        long,
+        value_name = "PATH",
+        value_hint = ValueHint::AnyPath,
+        help_heading = LAUNCHER
+    )]
     pub log_file: Option<String>,
     /// Size at which the file becomes PATH.1 and another one is begun
     #[arg(
@@ -287,9 +302,27 @@ pub struct Run {
     /// Say more on standard error; -vv says everything, the eBPF programs' own lines too
     #[arg(short, long, action = ArgAction::Count, help_heading = LAUNCHER)]
     pub verbose: u8,
-    /// The server to start, as you would start one copy of it; never empty
+    /// The file to take options from.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// The server to start, as you would start one copy of it; empty where the file says which
     #[arg(last = true, value_name = "COMMAND", hide = true)]
     pub command: Vec<OsString>,
+}
+
+/// Which file options are taken from, and what of it. These have no keys in the file.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Take options from this TOML file too: each has a key of its own name. `print-config --example`
+    /// prints one with all of them; `check` says what is wrong with yours
+    #[arg(long, value_name = "FILE", help_heading = FILE)]
+    pub config: Option<PathBuf>,
+    /// Add the variables of the file's table [env.NAME] to the workers' environment
+    #[arg(long, value_name = "NAME", help_heading = FILE)]
+    pub env: Option<String>,
+    /// Of the file's apps ([app.NAME]) run only this one
+    #[arg(long, value_name = "NAME", help_heading = FILE)]
+    pub app: Option<String>,
 }
 
 /// The kind of a worker's channel for messages.

@@ -10,28 +10,21 @@ use crate::{
     policy::{Policy, Prefixes},
 };
 
-fn parse_with(line: &str, web_concurrency: Option<&str>) -> Result<Invocation, clap::Error> {
+fn parsed(line: &str) -> Result<Invocation, clap::Error> {
     let args = std::iter::once("reuseport-launch").chain(line.split_whitespace());
-    parse(
-        args.map(OsString::from),
-        web_concurrency.map(OsString::from),
-    )
+    parse(args.map(OsString::from))
 }
 
 fn run(line: &str) -> Run {
-    run_with(line, None)
-}
-
-fn run_with(line: &str, web_concurrency: Option<&str>) -> Run {
-    match parse_with(line, web_concurrency).unwrap().verb {
+    match parsed(line).unwrap().verb {
         Verb::Run(run) => *run,
         other => panic!("{line}: {other:?}"),
     }
 }
 
 /// The message of a usage error, which must exit with 2.
-fn refused(line: &str, web_concurrency: Option<&str>) -> String {
-    let error = parse_with(line, web_concurrency).unwrap_err();
+fn refused(line: &str) -> String {
+    let error = parsed(line).unwrap_err();
     assert_eq!(error.exit_code(), 2, "{line}: {error}");
     error.to_string()
 }
@@ -132,15 +125,40 @@ fn every_option() {
 }
 
 #[test]
-fn a_command_is_needed() {
-    for line in ["", "run", "-w 2", "run -w 2", "--"] {
-        let message = refused(line, None);
-        assert!(
-            message.contains("reuseport-launch --workers auto -- ./myserver"),
-            "{message}"
-        );
+fn a_command_stands_behind_two_dashes() {
+    refused("./server");
+    assert!(run("-w 2").command.is_empty(), "the file may have one");
+}
+
+#[test]
+fn what_was_given_is_known_by_its_words() {
+    let given = |line: &str| {
+        let given = parsed(line).unwrap().given.into_iter();
+        let words = given.map(|Setting { key, values }| {
+            let values: Vec<_> = values.iter().map(|value| value.to_string_lossy()).collect();
+            format!("{key}={}", values.join(","))
+        });
+        words.collect::<Vec<_>>()
+    };
+    let line = "-w 4 --port 80 --port 53/udp --no-hold -vv --max-memory 1G -- x";
+    let words = [
+        "workers=4",
+        "port=80,53/udp",
+        "no-hold=true",
+        "max-memory=1G",
+        "verbose=2",
+    ];
+    for verb in ["", "run ", "check ", "print-config --json "] {
+        assert_eq!(given(&format!("{verb}{line}")), words, "{verb}");
     }
-    refused("./server", None);
+    assert_eq!(
+        given("--no-hold=false --config f.toml -- x"),
+        ["no-hold=false"]
+    );
+    assert!(given("status").is_empty());
+    let settings = parsed(line).unwrap().given;
+    let again = options(&settings, &["x".into()]).unwrap();
+    assert_eq!(format!("{again:?}"), format!("{:?}", run(line)));
 }
 
 #[test]
@@ -235,7 +253,7 @@ fn wrong_values_say_what_is_allowed() {
             "or infinite",
         ),
     ] {
-        let message = refused(line, None);
+        let message = refused(line);
         assert!(
             message.contains(option) && message.contains(allowed),
             "{line}: {message}"
@@ -244,45 +262,11 @@ fn wrong_values_say_what_is_allowed() {
 }
 
 #[test]
-fn how_health_is_checked_needs_a_check() {
-    for option in [
-        "--health-interval 1s",
-        "--health-timeout 1s",
-        "--health-threshold 1",
-    ] {
-        let message = refused(&format!("{option} -- x"), None);
-        assert!(message.contains("--health <tcp|http:PATH>"), "{message}");
-    }
-}
-
-#[test]
-fn the_environment_sets_the_workers_where_the_option_does_not() {
-    assert_eq!(run_with("-- x", Some("6")).workers, Workers::Count(6));
-    assert_eq!(run_with("run -- x", Some("6")).workers, Workers::Count(6));
-    assert_eq!(run_with("-w 2 -- x", Some("6")).workers, Workers::Count(2));
-    assert_eq!(
-        run_with("-w auto -- x", Some("garbage")).workers,
-        Workers::Auto
-    );
-    assert_eq!(run_with("-- x", Some("")).workers, Workers::Auto);
-    for value in ["0", "garbage"] {
-        for line in ["-- x", "run -- x"] {
-            let message = refused(line, Some(value));
-            assert!(
-                message.contains("WEB_CONCURRENCY") && message.contains("auto"),
-                "{message}"
-            );
-        }
-    }
-    parse_with("status", Some("garbage")).unwrap();
-}
-
-#[test]
 fn options_of_run_do_not_stand_before_another_verb() {
     for line in ["-w 2 status", "-v ls", "--port 80 run -- x"] {
-        refused(line, None);
+        refused(line);
     }
-    let message = refused("-w 2 status", None);
+    let message = refused("-w 2 status");
     assert!(
         message.contains("--workers") && message.contains("`status`"),
         "{message}"
@@ -297,14 +281,14 @@ fn the_runtime_directory_goes_anywhere() {
         "--runtime-dir /d -- x",
         "run --runtime-dir=/d -- x",
     ] {
-        let invocation = parse_with(line, None).unwrap();
+        let invocation = parsed(line).unwrap();
         assert_eq!(invocation.runtime_dir, Some("/d".into()), "{line}");
     }
 }
 
 #[test]
 fn verbs() {
-    let verb = |line| parse_with(line, None).unwrap().verb;
+    let verb = |line| parsed(line).unwrap().verb;
     assert!(matches!(
         verb("status"),
         Verb::Status {
@@ -384,7 +368,7 @@ fn verbs() {
 
 #[test]
 fn help_shows_options_by_group_and_examples() {
-    let error = parse_with("--help", None).unwrap_err();
+    let error = parsed("--help").unwrap_err();
     assert_eq!(error.exit_code(), 0);
     let help = error.to_string();
     for part in [
@@ -409,7 +393,7 @@ fn help_shows_options_by_group_and_examples() {
 
 #[test]
 fn a_benchmark() {
-    let bench = |line: &str| match parse_with(line, Some("7")).unwrap().verb {
+    let bench = |line: &str| match parsed(line).unwrap().verb {
         Verb::Bench(bench) => *bench,
         other => panic!("{line}: {other:?}"),
     };
@@ -454,6 +438,6 @@ fn a_benchmark() {
         "bench --path index.html",
         "-w 2 bench",
     ] {
-        refused(line, None);
+        refused(line);
     }
 }

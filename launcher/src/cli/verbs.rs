@@ -53,12 +53,33 @@ bottleneck.
 
 Exit codes: 0 measured, 1 the baseline or all modes failed, 2 usage, 130 interrupted.";
 
+const CHECK_USAGE: &str = "reuseport-launch check --config FILE [OPTIONS] [-- COMMAND [ARG]...]";
+
+const PRINT_USAGE: &str = "reuseport-launch print-config [--json] [OPTIONS] [-- COMMAND [ARG]...]
+       reuseport-launch print-config --example";
+
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Start the workers and stay with them (the default verb)
     #[command(override_usage = RUN_USAGE)]
     Run(Box<Run>),
+    /// Say whether `run` could start with these options and this file, and change nothing
+    #[command(override_usage = CHECK_USAGE)]
+    Check(Box<Run>),
+    /// Show the options that `run` would have, and where each of them comes from
+    #[command(override_usage = PRINT_USAGE)]
+    PrintConfig {
+        /// The options of `run`.
+        #[command(flatten)]
+        run: Box<Run>,
+        /// Print one JSON object and nothing else
+        #[arg(long, conflicts_with = "example")]
+        json: bool,
+        /// Print a file with all options, commented out, and what they mean
+        #[arg(long)]
+        example: bool,
+    },
     /// Show the workers, the shared ports and who got how many connections
     Status {
         /// Which launcher [default: the only one that runs]

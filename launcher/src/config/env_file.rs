@@ -49,7 +49,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<(OsString, OsString)>, Failure> {
     })
 }
 
-fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+/// The whole of a small regular file.
+pub(super) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     // It is read again and again: from a pipe that would wait for ever.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -167,7 +168,8 @@ fn newlines(text: &[u8]) -> usize {
     text.iter().filter(|byte| **byte == b'\n').count()
 }
 
-fn is_name(name: &[u8]) -> bool {
+/// Whether a variable may be called that.
+pub(super) fn is_name(name: &[u8]) -> bool {
     let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     name.first().is_some_and(|byte| !byte.is_ascii_digit()) && name.iter().all(word)
 }

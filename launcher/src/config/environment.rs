@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt as _,
 };
 
 use super::{Plan, env_file};
@@ -10,8 +11,8 @@ use crate::{failure::Failure, worker::WorkerId};
 
 impl Plan {
     /// The environment of a worker that starts at this moment, one of `workers`. What says who it
-    /// is comes first, then the environment file, then what `--user` and the working directory
-    /// bring, then `ours`.
+    /// is comes first, then the tables `[env]` of the configuration file, then the environment file,
+    /// then what `--user` and the working directory bring, then `ours`.
     ///
     /// # Errors
     /// When there is an environment file and it can't be read or makes no sense (any more).
@@ -33,6 +34,7 @@ impl Plan {
         if let Some(file) = &self.env_file {
             environment.extend(env_file::read(file)?);
         }
+        environment.extend(self.variables.iter().cloned());
         for (name, value) in [
             ("REUSEPORT_LAUNCH_SLOT", worker.slot.to_string()),
             ("REUSEPORT_LAUNCH_GENERATION", worker.generation.to_string()),
@@ -48,10 +50,11 @@ impl Plan {
 }
 
 /// What is addressed to the launcher and would mislead a worker: the service manager's sockets and
-/// watchdog, the channel to a Node process that has started us, and the number of workers that we
-/// have already acted on (gunicorn would multiply it).
+/// watchdog, the channel to a Node process that has started us, our own options, and the number of
+/// workers that we have already acted on (gunicorn would multiply it). Where launchers are controlled
+/// is of use to a worker too.
 fn is_ours(name: &OsStr) -> bool {
-    const OURS: [&str; 12] = [
+    const OURS: [&str; 10] = [
         "NOTIFY_SOCKET",
         "WATCHDOG_USEC",
         "WATCHDOG_PID",
@@ -61,11 +64,12 @@ fn is_ours(name: &OsStr) -> bool {
         "NODE_CHANNEL_FD",
         "NODE_CHANNEL_SERIALIZATION_MODE",
         "NODE_UNIQUE_ID",
-        "REUSEPORT_LAUNCH_CONTROL",
-        "REUSEPORT_LAUNCH_REPLACES",
         "WEB_CONCURRENCY",
     ];
-    OURS.iter().any(|ours| name == *ours)
+    const OF_ALL: [&str; 2] = ["REUSEPORT_LAUNCH_RUNTIME_DIR", "REUSEPORT_LAUNCH_LOG"];
+    let is_option = name.as_bytes().starts_with(b"REUSEPORT_LAUNCH_");
+    (is_option && OF_ALL.iter().all(|of_all| name != *of_all))
+        || OURS.iter().any(|ours| name == *ours)
 }
 
 /// Go 1.24 and later open MPTCP listeners by default, which the kernel can't steer.

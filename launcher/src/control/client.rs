@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     connection::{Connection, NoAnswer, nobody_runs, running},
-    protocol::{Request, Response},
+    protocol::{Changes, Request, Response},
 };
 use crate::{
     failure::Failure,
@@ -122,9 +122,39 @@ pub fn operate(
     name: Option<&Name>,
     request: &Request,
 ) -> Result<(), Failure> {
+    carry_out(directory, name, request).map(|_| ())
+}
+
+/// As [`operate`], and writes to `out` what was changed, if anything was.
+///
+/// # Errors
+/// As [`operate`]; also when `out` cannot be written to.
+pub fn reload(
+    directory: &RuntimeDir,
+    name: Option<&Name>,
+    request: &Request,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let Changes {
+        applied,
+        needs_restart,
+    } = carry_out(directory, name, request)?;
+    let applied = applied.iter().map(|change| format!("changed: {change}\n"));
+    let others = needs_restart.iter();
+    let others = others.map(|change| format!("needs a restart: {change}\n"));
+    write(&applied.chain(others).collect::<String>(), out)
+}
+
+/// Has a request carried out; what that has changed in the configuration.
+fn carry_out(
+    directory: &RuntimeDir,
+    name: Option<&Name>,
+    request: &Request,
+) -> Result<Changes, Failure> {
     let name = choose(directory, name)?;
     match Connection::open(directory, &name)?.ask(request, None) {
-        Ok(Response::Done) => Ok(()),
+        Ok(Response::Done) => Ok(Changes::default()),
+        Ok(Response::Changed(changes)) => Ok(changes),
         Ok(Response::Failed(error)) => Err(error.into()),
         Ok(Response::Status(_)) => Err(mismatched(&name)),
         Err(NoAnswer::Failed(failure)) => Err(failure),
@@ -149,7 +179,7 @@ pub fn upgrade(directory: &RuntimeDir, name: Option<&Name>) -> Result<(), Failur
     match connection.ask(&request, None) {
         Ok(Response::Failed(error)) => return Err(error.into()),
         Ok(Response::Status(_)) => return Err(mismatched(&name)),
-        Ok(Response::Done) => return Ok(()),
+        Ok(Response::Done | Response::Changed(_)) => return Ok(()),
         Err(NoAnswer::Failed(failure)) => return Err(failure),
         // With the old binary all its connections go.
         Err(NoAnswer::Closed) => {}
@@ -182,7 +212,7 @@ pub fn stop(directory: &RuntimeDir, name: Option<&Name>) -> Result<(), Failure> 
         Ok(Response::Failed(error)) => return Err(error.into()),
         Err(NoAnswer::Failed(failure)) => return Err(failure),
         Ok(Response::Status(_)) => return Err(mismatched(&name)),
-        Ok(Response::Done) | Err(NoAnswer::Closed) => {}
+        Ok(Response::Done | Response::Changed(_)) | Err(NoAnswer::Closed) => {}
     }
     connection.wait(process);
     if connection.was_killed(directory) {
@@ -231,7 +261,7 @@ pub fn ask_status(directory: &RuntimeDir, name: &Name) -> Result<Snapshot, Failu
     match call(directory, name, &Request::Status {}, Some(STATUS_TIMEOUT))? {
         Response::Status(snapshot) => Ok(*snapshot),
         Response::Failed(error) => Err(error.into()),
-        Response::Done => Err(mismatched(name)),
+        Response::Done | Response::Changed(_) => Err(mismatched(name)),
     }
 }
 
@@ -268,7 +298,11 @@ fn write_json(value: &impl Serialize, out: &mut impl Write) -> Result<(), Failur
     write(&format!("{text}\n"), out)
 }
 
-fn write(text: &str, out: &mut impl Write) -> Result<(), Failure> {
+/// Writes an answer.
+///
+/// # Errors
+/// When `out` can't be written to, but for a reader that has seen enough.
+pub fn write(text: &str, out: &mut impl Write) -> Result<(), Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // The reader has seen enough: `… | head -1`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -5,11 +5,13 @@
 //! {"ok":true,"status":{"name":"web",…}}
 //! {"verb":"scale","workers":8}
 //! {"ok":true}
+//! {"verb":"reload"}
+//! {"ok":true,"changes":{"applied":[{"key":"workers","from":"auto","to":"4"}],"needs_restart":[]}}
 //! {"verb":"dance"}
 //! {"ok":false,"error":{"what":"…","why":"…","hint":"…"}}
 //! ```
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +30,8 @@ pub enum Request {
     Status {},
     /// Stop the workers and end. Answered when the workers are gone.
     Stop {},
-    /// Replace every worker. Answered when the last old one is gone, or when it was called off.
+    /// Replace every worker, by the configuration file as it is by now. Answered when the last old one is
+    /// gone, or when it was called off.
     Reload {
         /// How long the old workers may finish their connections; `null` or left out: as long as the
         /// launcher was told to wait.
@@ -203,8 +206,40 @@ pub enum Response {
     Status(Box<Snapshot>),
     /// Done, with nothing to show.
     Done,
+    /// Done, by another configuration than before.
+    Changed(Changes),
     /// Not done.
     Failed(Error),
+}
+
+/// What a reload has found changed in the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// What is in force by now.
+    pub applied: Vec<Change>,
+    /// What will be when the launcher is started anew.
+    pub needs_restart: Vec<Change>,
+}
+
+/// An option that has another value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Its name; `env.NAME` for a variable of the workers.
+    pub key: String,
+    /// As it was; `null`: not set. Of a variable never told.
+    pub from: Option<String>,
+    /// As it is by now.
+    pub to: Option<String>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
+        match (&self.from, &self.to) {
+            (None, None) => f.write_str(&self.key),
+            (from, to) => write!(f, "{}: {} → {}", self.key, value(from), value(to)),
+        }
+    }
 }
 
 /// Why something was not done; the parts of a [`Failure`].
@@ -244,17 +279,35 @@ struct Answer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     status: Option<Box<Snapshot>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    changes: Option<Changes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<Error>,
 }
 
 impl From<Response> for Answer {
     fn from(response: Response) -> Self {
-        let (ok, status, error) = match response {
-            Response::Status(snapshot) => (true, Some(snapshot), None),
-            Response::Done => (true, None, None),
-            Response::Failed(error) => (false, None, Some(error)),
+        let nothing = Self {
+            ok: true,
+            status: None,
+            changes: None,
+            error: None,
         };
-        Self { ok, status, error }
+        match response {
+            Response::Status(snapshot) => Self {
+                status: Some(snapshot),
+                ..nothing
+            },
+            Response::Done => nothing,
+            Response::Changed(changes) => Self {
+                changes: Some(changes),
+                ..nothing
+            },
+            Response::Failed(error) => Self {
+                ok: false,
+                error: Some(error),
+                ..nothing
+            },
+        }
     }
 }
 
@@ -262,22 +315,17 @@ impl TryFrom<Answer> for Response {
     type Error = &'static str;
 
     fn try_from(answer: Answer) -> Result<Self, Self::Error> {
-        match answer {
-            Answer {
-                ok: true,
-                status: Some(snapshot),
-                error: None,
-            } => Ok(Self::Status(snapshot)),
-            Answer {
-                ok: true,
-                status: None,
-                error: None,
-            } => Ok(Self::Done),
-            Answer {
-                ok: false,
-                status: None,
-                error: Some(error),
-            } => Ok(Self::Failed(error)),
+        let Answer {
+            ok,
+            status,
+            changes,
+            error,
+        } = answer;
+        match (ok, status, changes, error) {
+            (true, Some(snapshot), None, None) => Ok(Self::Status(snapshot)),
+            (true, None, None, None) => Ok(Self::Done),
+            (true, None, Some(changes), None) => Ok(Self::Changed(changes)),
+            (false, None, None, Some(error)) => Ok(Self::Failed(error)),
             _ => Err("ok and what stands beside it contradict each other"),
         }
     }

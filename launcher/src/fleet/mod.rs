@@ -130,6 +130,17 @@ impl Fleet {
         }
     }
 
+    /// Has other times and limits hold for what begins from now on. The number of workers, and what makes
+    /// one ready, stay as they are.
+    pub fn adjust(&mut self, settings: Settings) {
+        self.settings = Settings {
+            workers: self.settings.workers,
+            ready_required: self.settings.ready_required,
+            seed: self.settings.seed,
+            ..settings
+        };
+    }
+
     /// Takes an event and the time since some fixed point, which never runs backwards. Returns
     /// what to do, in order.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Effect> {

@@ -48,6 +48,8 @@ enum Work {
 pub(super) struct Drain {
     ticket: Ticket,
     worker: WorkerId,
+    /// The drain timeout that it began with.
+    timeout: Option<Duration>,
     /// When the waiting ends; `None`: never.
     pub(super) deadline: Option<Duration>,
 }
@@ -242,6 +244,7 @@ impl Fleet {
         self.drains.push(Drain {
             ticket,
             worker,
+            timeout,
             deadline: timeout.map(|timeout| now.saturating_add(timeout)),
         });
         Ok(())
@@ -424,7 +427,7 @@ impl Fleet {
         if !found.is_some_and(finishes) {
             return Some(Err(Unmet::Ended { worker }));
         }
-        let after = self.settings.drain_timeout?;
+        let after = drain.timeout?;
         let overdue = drain.deadline.is_some_and(|deadline| deadline <= now);
         overdue.then_some(Err(Unmet::StillOpen { worker, after }))
     }

@@ -18,6 +18,7 @@ use super::{
     looks::Looks,
     news::News,
     probing::Probing,
+    reload::{Replaced, Staged},
     remember::{Listened, StateFile},
     requests::Pending,
     upgrade::Upgrade,
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     capture::Capture,
-    config::Plan,
+    config::{App, Plan},
     control::protocol::Response,
     failure::{Exit, Failure},
     fleet::{Cause, Effect, Event, Fleet, Notice, Outcome, State, Ticket},
@@ -44,6 +45,7 @@ const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 /// What a launcher is made of when it starts.
 pub(super) struct Parts {
     pub(super) plan: Plan,
+    pub(super) app: App,
     pub(super) runtime_dir: RuntimeDir,
     pub(super) fleet: Fleet,
     pub(super) cgroup: FleetCgroup,
@@ -67,7 +69,10 @@ pub(super) struct Parts {
 
 /// Everything that runs.
 pub(super) struct Launcher {
+    /// What is in force: after a reload by a changed file, another one than at the start.
     pub(super) plan: Plan,
+    /// Where that comes from.
+    pub(super) app: App,
     pub(super) runtime_dir: RuntimeDir,
     pub(super) fleet: Fleet,
     pub(super) cgroup: FleetCgroup,
@@ -90,6 +95,10 @@ pub(super) struct Launcher {
     /// What is being carried out.
     pub(super) pending: HashMap<Ticket, Pending>,
     pub(super) next_ticket: u64,
+    /// The reload by a changed file that goes on.
+    pub(super) staged: Option<Staged>,
+    /// One that is done, but for what comes into force at the end.
+    pub(super) replaced: Option<Replaced>,
     /// Who waits for the end.
     pub(super) stop_calls: Vec<oneshot::Sender<Response>>,
     /// To go over to another version.
@@ -126,6 +135,7 @@ impl Launcher {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts {
             plan,
+            app,
             runtime_dir,
             fleet,
             cgroup,
@@ -144,6 +154,7 @@ impl Launcher {
         } = parts;
         Self {
             plan,
+            app,
             runtime_dir,
             fleet,
             cgroup,
@@ -164,6 +175,8 @@ impl Launcher {
             looks: Looks::default(),
             pending: HashMap::new(),
             next_ticket: 0,
+            staged: None,
+            replaced: None,
             stop_calls: Vec::new(),
             upgrade: None,
             fatal: None,
@@ -205,7 +218,7 @@ impl Launcher {
             Effect::Signal(worker) => {
                 self.announce_shutdown(worker);
                 if let Some(running) = self.running.get(&worker) {
-                    running.cgroup.signal(self.plan.stop_signal);
+                    running.cgroup.signal(running.stop_signal);
                 }
                 None
             }
@@ -329,11 +342,14 @@ impl Launcher {
             self.on_captured();
         }
         self.read_on();
+        self.conclude_reload();
     }
 
     /// Whether this turn leaves something for the next.
     pub(super) fn has_more(&self) -> bool {
-        self.behind || self.running.values().any(|running| running.unread)
+        self.behind
+            || self.replaced.is_some()
+            || self.running.values().any(|running| running.unread)
     }
 
     /// To be called before the loop waits: notes what follows from all that was fed.

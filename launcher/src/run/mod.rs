@@ -8,6 +8,7 @@
 //!   deadline ┘
 //! ```
 
+mod apps;
 mod children;
 mod fleet_log;
 mod handed;
@@ -17,6 +18,7 @@ mod news;
 mod open;
 mod policies;
 mod probing;
+mod reload;
 mod remember;
 mod requests;
 mod signals;
@@ -41,6 +43,11 @@ use tokio::{
 };
 use tracing::warn;
 
+pub use self::{
+    apps::{follow_supervisor, supervise},
+    signals::hold_back as hold_back_signals,
+    upgrade::{CHECK_VERB, CHECKED},
+};
 use self::{
     handed::Inherited,
     launcher::{Launcher, Parts},
@@ -49,13 +56,9 @@ use self::{
     signals::Signals,
     takeover::Legacy,
 };
-pub use self::{
-    signals::hold_back as hold_back_signals,
-    upgrade::{CHECK_VERB, CHECKED},
-};
 use crate::{
     capture::Capture,
-    config::{Plan, Ready},
+    config::{App, Plan, Ready},
     control::server::Server,
     failure::{Exit, Failure},
     fleet::{Event, Fleet, Settings, placement::Pinning, restart},
@@ -81,11 +84,11 @@ const LISTEN_WARNING: Duration = Duration::from_secs(10);
 /// How often what no event tells is looked at: sockets that closed, binds that came to nothing.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
-/// Runs a plan to its end.
+/// Runs a plan to its end; `app` is where it comes from, which is read again at each reload.
 ///
 /// # Errors
 /// When it can't be started, or ended otherwise than as asked.
-pub fn run(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
+pub fn run(plan: Plan, app: App, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
     // First of all: what runs into the limit of open files fails in many strange ways.
     let file_limit = process::raise_file_limit(plan.workers)?;
     // One thread: nothing here is worth a second one.
@@ -93,7 +96,7 @@ pub fn run(plan: Plan, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(|error| failed("start the event loop", &error))?
-        .block_on(serve(plan, runtime_dir, file_limit))
+        .block_on(serve(plan, app, runtime_dir, file_limit))
 }
 
 /// Checks what can be known of a plan only with the privileges to run it: a steering object, a log
@@ -136,7 +139,12 @@ fn failed(what: &str, error: &io::Error) -> Failure {
     )
 }
 
-async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Result<Exit, Failure> {
+async fn serve(
+    plan: Plan,
+    app: App,
+    runtime_dir: RuntimeDir,
+    file_limit: Rlimit,
+) -> Result<Exit, Failure> {
     // The first of all: until they are handled, each of them would end us.
     let mut signals = Signals::new().map_err(|error| failed("handle signals", &error))?;
     privilege::check(plan.identity.as_ref().is_some_and(Identity::is_other_user))?;
@@ -163,10 +171,15 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
     let legacy = legacy.filter(Legacy::goes_on);
     let directory = pins.as_ref().map(|pins| pins.path().to_owned());
 
-    let capture = Capture::start(&cgroup, &plan.ports, plan.ebpf_log, directory.as_deref())?;
+    let capture = Capture::start(
+        &cgroup,
+        &plan.ports,
+        plan.verbose >= 2,
+        directory.as_deref(),
+    )?;
     let slots = match &legacy {
         // It may have been scaled since it was started.
-        Some(legacy) if legacy.is_own => legacy.state.fleet.slots,
+        Some(legacy) if legacy.is_own && legacy.was_given(plan.workers) => legacy.state.fleet.slots,
         _ => plan.workers,
     };
     let settings = steer::Settings {
@@ -258,6 +271,7 @@ async fn serve(plan: Plan, runtime_dir: RuntimeDir, file_limit: Rlimit) -> Resul
             .map_err(|error| failed("find this executable", &error))?,
         runtime_dir,
         plan,
+        app,
     });
     match &legacy {
         Some(legacy) => launcher.take_over(legacy, inherited),

@@ -26,13 +26,61 @@ impl Launcher {
             let hint = "choose one of those; nothing was changed";
             Failure::new(&what, invalid, hint)
         })?;
+        let policies = self.steering.policies().with(policy, datagrams);
+        self.bring_into_force(policies, &what, &[(policy, datagrams)])?;
+        let what = if datagrams {
+            "datagrams"
+        } else {
+            "connections"
+        };
+        info!("{what} are steered by {policy} from now on");
+        self.tell_of_policies();
+        Ok(())
+    }
+
+    /// Brings into force what a changed configuration has otherwise than `before`. What was changed by a
+    /// request and not there stays.
+    pub(super) fn steer_as_configured(
+        &mut self,
+        before: Policies,
+        wanted: Policies,
+    ) -> Result<(), Failure> {
+        let mut policies = self.steering.policies();
+        let mut changed = Vec::new();
+        if before.all != wanted.all {
+            policies.all = wanted.all;
+            changed.push((policies.connections(), false));
+        }
+        if before.datagrams != wanted.datagrams {
+            policies.datagrams = wanted.datagrams;
+            changed.push((policies.datagrams(), true));
+        }
+        if policies == self.steering.policies() {
+            return Ok(());
+        }
+        let what = format!("cannot steer as configured ({})", self.plan.name);
+        self.bring_into_force(policies, &what, &changed)?;
+        let [connections, datagrams] = [policies.connections(), policies.datagrams()];
+        info!("connections are steered by {connections}, datagrams by {datagrams} from now on");
+        self.tell_of_policies();
+        Ok(())
+    }
+
+    /// `changed` are those that are other ones, and whether each is for datagrams only.
+    fn bring_into_force(
+        &mut self,
+        policies: Policies,
+        what: &str,
+        changed: &[(Policy, bool)],
+    ) -> Result<(), Failure> {
         // What listens already is to be known.
         self.catch_up();
-        let policies = self.steering.policies().with(policy, datagrams);
-        self.check_policies(policies, policy, datagrams)
-            .map_err(|(why, hint)| {
-                Failure::new(&what, why, format!("{hint}; nothing was changed"))
-            })?;
+        for &(policy, datagrams) in changed {
+            self.check_policies(policies, policy, datagrams)
+                .map_err(|(why, hint)| {
+                    Failure::new(what, why, format!("{hint}; nothing was changed"))
+                })?;
+        }
         let copies = if self.steering.needs_copies(policies) {
             self.copy_members()
         } else {
@@ -43,16 +91,8 @@ impl Launcher {
         self.steering.close_copies();
         changed.map_err(|failure| {
             let why = format!("{}: {}", failure.what, failure.why);
-            Failure::new(&what, why, failure.hint)
-        })?;
-        let what = if datagrams {
-            "datagrams"
-        } else {
-            "connections"
-        };
-        info!("{what} are steered by {policy} from now on");
-        self.tell_of_policies();
-        Ok(())
+            Failure::new(what, why, failure.hint)
+        })
     }
 
     /// Whether these policies can come into force: why not, and what to do.

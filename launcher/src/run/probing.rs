@@ -79,6 +79,11 @@ impl Probing {
         self.workers.values().filter_map(|probee| probee.next).min()
     }
 
+    /// Forgets how workers were checked: they are to be checked in another way.
+    pub(super) fn forget_health(&mut self) {
+        self.workers.retain(|_, probee| probee.health.is_none());
+    }
+
     pub(super) fn forget(&mut self, worker: WorkerId) {
         self.workers.remove(&worker);
     }

@@ -32,6 +32,9 @@ use crate::{
 pub(super) struct Fleet {
     /// How many slots there are.
     pub(super) slots: u32,
+    /// How many workers the configuration says; versions that did not know of one left none.
+    #[serde(default)]
+    pub(super) workers_given: Option<u32>,
     /// How the command line said that it is steered.
     #[serde(default)]
     pub(super) policies_given: Policies,
@@ -193,6 +196,7 @@ impl Launcher {
             name: self.plan.name.to_string(),
             fleet: Fleet {
                 slots: self.fleet.workers_wanted(),
+                workers_given: Some(self.plan.workers),
                 policies_given: self.plan.policies.into(),
                 policies: self.steering.policies().into(),
                 weights: self.fleet.weights(),

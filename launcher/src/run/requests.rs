@@ -4,10 +4,10 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use super::launcher::Launcher;
+use super::{launcher::Launcher, reload::Replaced};
 use crate::{
     control::{
-        protocol::{Request, Response},
+        protocol::{Changes, Request, Response},
         server::Call,
     },
     failure::Failure,
@@ -20,8 +20,18 @@ use crate::{
 pub(super) struct Pending {
     /// `reload`, `scale to 3`
     what: String,
+    /// What of the configuration is changed besides.
+    changes: Changes,
     /// Who waits for it; nobody does for a signal's.
     reply: Option<oneshot::Sender<Response>>,
+}
+
+/// The answer to who asked for something that is done.
+pub(super) fn told(changes: Changes) -> Response {
+    match changes == Changes::default() {
+        true => Response::Done,
+        false => Response::Changed(changes),
+    }
 }
 
 impl Launcher {
@@ -79,9 +89,10 @@ impl Launcher {
                 let _ = reply.send(response);
                 return;
             }
-            Request::Reload { drain_timeout_ms } => fleet::Request::Reload {
-                drain_timeout: drain_timeout_ms.map(Into::into),
-            },
+            Request::Reload { drain_timeout_ms } => {
+                self.reload(drain_timeout_ms.map(Into::into), Some(reply));
+                return;
+            }
             Request::Scale { workers } => fleet::Request::Scale(workers),
             Request::Restart { slot } => fleet::Request::Restart(slot),
             Request::Drain { slot } => fleet::Request::Drain(slot),
@@ -94,6 +105,16 @@ impl Launcher {
     pub(super) fn ask(
         &mut self,
         request: fleet::Request,
+        reply: Option<oneshot::Sender<Response>>,
+    ) {
+        self.ask_with(request, Changes::default(), reply);
+    }
+
+    /// The same; the answer tells of these changes, too.
+    pub(super) fn ask_with(
+        &mut self,
+        request: fleet::Request,
+        changes: Changes,
         reply: Option<oneshot::Sender<Response>>,
     ) {
         let what = match request {
@@ -110,21 +131,39 @@ impl Launcher {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         info!("{what}: asked for");
-        self.pending.insert(ticket, Pending { what, reply });
+        let pending = Pending {
+            what,
+            changes,
+            reply,
+        };
+        self.pending.insert(ticket, pending);
         self.feed(Event::Request { ticket, request });
     }
 
     /// The fleet has done what was asked for, or not.
     pub(super) fn answer(&mut self, ticket: Ticket, answer: Result<(), Unmet>) {
-        let Some(Pending { what, reply }) = self.pending.remove(&ticket) else {
+        let Some(Pending {
+            what,
+            changes,
+            reply,
+        }) = self.pending.remove(&ticket)
+        else {
             return;
         };
+        let staged = self.staged.take_if(|staged| staged.ticket == ticket);
         let response = match answer {
             Ok(()) => {
+                if let Some(staged) = staged {
+                    self.replaced = Some(Replaced { staged, reply });
+                    return;
+                }
                 info!("{what}: done");
-                Response::Done
+                told(changes)
             }
             Err(unmet) => {
+                if let Some(staged) = staged {
+                    self.return_to(staged);
+                }
                 let failure = self.explain(&what, &unmet);
                 error!("{}: {}", failure.what, failure.why);
                 failure.into()

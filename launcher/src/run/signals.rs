@@ -155,12 +155,7 @@ impl Launcher {
             Request::StopNow => self.stop(StopMode::Now, "QUIT"),
             // The terminal is gone, and with it whoever started us by hand.
             Request::HangUp => self.stop(StopMode::Graceful, "the terminal's hang-up"),
-            Request::Reload => self.ask(
-                fleet::Request::Reload {
-                    drain_timeout: None,
-                },
-                None,
-            ),
+            Request::Reload => self.reload(None, None),
             Request::ScaleBy(by) => self.ask(fleet::Request::ScaleBy(by), None),
             Request::Upgrade => {
                 if let Err((failure, _)) = self.prepare_upgrade(None) {

@@ -131,6 +131,14 @@ impl Legacy {
         }
     }
 
+    /// Whether it was told to start with so many workers.
+    pub(super) fn was_given(&self, workers: u32) -> bool {
+        self.state
+            .fleet
+            .workers_given
+            .is_none_or(|given| given == workers)
+    }
+
     /// The weights of slots that are not 1.
     pub(super) fn weights(&self) -> BTreeMap<u32, u16> {
         self.state.fleet.weights.clone()
@@ -212,7 +220,7 @@ impl Launcher {
             if let Err(failure) = self.steering.watch(worker, &cgroup, false) {
                 warn!("{}: {}", failure.what, failure.why);
             }
-            let mut running = Running::new(cgroup, Some(was.pid));
+            let mut running = Running::new(cgroup, Some(was.pid), self.plan.stop_signal);
             running.started = remember::moment(was.started);
             running.status_text.clone_from(&was.status);
             running.ports.clone_from(&was.ports);

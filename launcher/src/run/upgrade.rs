@@ -134,6 +134,7 @@ impl Launcher {
 
     fn check_upgrade(&self) -> Result<PathBuf, Failure> {
         self.may_upgrade()?;
+        self.check_name()?;
         let executable = self.executable.clone();
         match check(&executable) {
             Ok(()) => Ok(executable),
@@ -145,6 +146,23 @@ impl Launcher {
                 ),
                 "put a working version of reuseport-launch there; this one goes on",
             )),
+        }
+    }
+
+    /// The other version finds what is passed on by the name, which the file may have changed. (What
+    /// else may be wrong with the file is for the other version to say.)
+    fn check_name(&self) -> Result<(), Failure> {
+        let plan = self.app.reread().and_then(|app| app.plan());
+        match plan {
+            Ok(plan) if plan.name != self.plan.name => Err(Failure::new(
+                self.cannot_upgrade(),
+                format_args!("the configuration calls it {} by now", plan.name),
+                format!(
+                    "call it {} there, or stop it and start it anew",
+                    self.plan.name
+                ),
+            )),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Running {
     pub(super) cgroup: WorkerCgroup,
     /// Its main process; `None` when that could not be started.
     pub(super) pid: Option<u32>,
+    /// The number of the signal that asks it to stop: of the configuration that it was started by.
+    pub(super) stop_signal: i32,
     pub(super) started: Instant,
     /// Whether its main process has ended.
     pub(super) ended: bool,
@@ -61,10 +63,11 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(cgroup: WorkerCgroup, pid: Option<u32>) -> Self {
+    pub(super) fn new(cgroup: WorkerCgroup, pid: Option<u32>, stop_signal: i32) -> Self {
         Self {
             cgroup,
             pid,
+            stop_signal,
             started: Instant::now(),
             ended: false,
             taken: None,
@@ -94,7 +97,7 @@ impl Launcher {
             .create_worker(worker)
             .map_err(|error| format!("creating its cgroup failed: {error}"))?;
         self.capture.watch(worker, &cgroup);
-        let mut running = Running::new(cgroup, None);
+        let mut running = Running::new(cgroup, None, self.plan.stop_signal);
         let started = self.launch(worker, &mut running);
         if let Ok(pid) = started {
             debug!("worker {worker} is pid {pid}");

@@ -308,7 +308,7 @@ mod tests {
         let words = ["reuseport-launch", "bench"]
             .into_iter()
             .chain(line.split_whitespace());
-        match cli::parse(words.map(OsString::from), None).unwrap().verb {
+        match cli::parse(words.map(OsString::from)).unwrap().verb {
             Verb::Bench(options) => *options,
             other => panic!("{other:?}"),
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::json;
 
 use super::launcher::snapshot;
-use crate::control::protocol::{Error, Request, Response};
+use crate::control::protocol::{Change, Changes, Error, Request, Response};
 
 /// One request of each kind, and more where there is a choice.
 fn requests() -> Vec<(Request, &'static str)> {
@@ -152,6 +152,17 @@ fn responses_round_trip() {
             r#"{"ok":true,"status":{"name":"web","#,
         ),
         (Response::Done, r#"{"ok":true}"#),
+        (
+            Response::Changed(Changes {
+                applied: vec![Change {
+                    key: "workers".into(),
+                    from: None,
+                    to: Some("4".into()),
+                }],
+                needs_restart: Vec::new(),
+            }),
+            r#"{"ok":true,"changes":{"applied":[{"key":"workers","from":null,"to":"4"}],"needs_restart":[]}}"#,
+        ),
         (
             Response::Failed(error),
             r#"{"ok":false,"error":{"what":"a","why":"b","hint":"c"}}"#,

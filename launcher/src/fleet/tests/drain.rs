@@ -57,6 +57,28 @@ fn a_drain_for_ever_has_no_deadline() {
 }
 
 #[test]
+fn a_drain_keeps_the_limit_that_it_began_with() {
+    for other in [None, Some(Duration::from_secs(1))] {
+        let mut bench = Bench::ready(2);
+        bench.ask(Request::Drain(1));
+        bench.fleet.adjust(Settings {
+            drain_timeout: other,
+            ..settings(5)
+        });
+        assert_eq!(bench.fleet.workers_wanted(), 2, "that is for a scale");
+        let (worker, after) = (id(1, 1), DRAIN_TIMEOUT);
+        assert_eq!(bench.tick(), [unmet(Unmet::StillOpen { worker, after })]);
+        assert_eq!(bench.now, DRAIN_TIMEOUT);
+        assert_eq!(bench.fleet.next_deadline(), None);
+        // The next one has the other.
+        bench.ask(Request::Undrain(1));
+        bench.ask(Request::Drain(1));
+        let deadline = other.map(|timeout| DRAIN_TIMEOUT + timeout);
+        assert_eq!(bench.fleet.next_deadline(), deadline);
+    }
+}
+
+#[test]
 fn a_drained_slot_stays_so_across_crashes_and_reloads() {
     let mut bench = Bench::ready(2);
     bench.ask(Request::Drain(1));
