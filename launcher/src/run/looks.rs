@@ -140,11 +140,11 @@ impl Launcher {
             self.looks.next_recycle = Some(now + RECYCLE_LOOK);
         }
         if self.looks.next_listing.take_if(|at| *at <= now).is_some() {
-            // Without an answer from the kernel something may wait in any.
-            if let Ok(waiting) = listeners::waiting(Protocol::Tcp) {
-                for (worker, endpoint) in self.steering.list(|cookie| waiting.contains(&cookie)) {
-                    debug!("all connections of worker {worker} on {endpoint} are counted");
-                }
+            // One that is not among them is closing, and what waits in it moves right now.
+            let listeners = listeners::by_cookie(Protocol::Tcp);
+            let empty = |cookie| listeners.get(&cookie).is_some_and(|one| one.queue == 0);
+            for (worker, endpoint) in self.steering.list(empty) {
+                debug!("all connections of worker {worker} on {endpoint} are counted");
             }
             self.note_unlisted();
         }

@@ -112,10 +112,10 @@ impl Steering {
 
     /// Has connections that move when their listener goes counted for those to whom they move, from
     /// listeners whose connections are all counted: those in which nothing waits that is older than the
-    /// counting. `waits` tells whether something waits in the listener with this cookie, as it was
-    /// at least a moment after the last call of [`Steering::adopt`] or [`Steering::change`].
+    /// counting. `empty` tells whether the listener with this cookie is there and nothing waits in it, as it
+    /// was at least a moment after the last call of [`Steering::adopt`] or [`Steering::change`].
     /// Tells of those that were added.
-    pub fn list(&mut self, waits: impl Fn(u64) -> bool) -> Vec<(WorkerId, Endpoint)> {
+    pub fn list(&mut self, empty: impl Fn(u64) -> bool) -> Vec<(WorkerId, Endpoint)> {
         let mut added = Vec::new();
         self.unlisted = false;
         for (endpoint, group) in &mut self.groups {
@@ -128,7 +128,7 @@ impl Steering {
                 if !member.listed {
                     // Without room for it, what moves from there stays counted where it was.
                     member.listed =
-                        !waits(member.cookie) && books.list(member.cookie, member.seat).is_ok();
+                        empty(member.cookie) && books.list(member.cookie, member.seat).is_ok();
                     self.unlisted |= !member.listed;
                     added.extend(member.listed.then(|| (member.worker, endpoint.clone())));
                 }
