@@ -72,13 +72,13 @@ impl Measured {
 /// The table of one kind of trouble, and whether the goal is met.
 pub(crate) fn table(title: &str, measured: &[Measured]) -> String {
     let mut text = format!(
-        "{title}:\n{:<17}{:>7}{:>17}{:>19}{:>8}{:>9}{:>7}  lost\n",
+        "{title}:\n{:<17}{:>7}{:>21}{:>21}{:>8}{:>9}{:>7}  lost\n",
         "", "p50 ms", "p99 of all", "of the answered", "max ms", "workers", "sent"
     );
     for side in measured {
         let runs = side.runs.iter();
         text += &format!(
-            "{:<17}{:>7.1}{:>17}{:>19}{:>8.1}{:>9}{:>7}  {}\n",
+            "{:<17}{:>7.1}{:>21}{:>21}{:>8.1}{:>9}{:>7}  {}\n",
             side.system,
             median(&side.latencies(0.5)),
             ranged(&side.latencies_of_all(0.99), 1),
