@@ -5,9 +5,9 @@ use core::num::NonZeroU32;
 use crate::{ENTRIES_MAX, HOLD, MEMBERS_MAX, Policy, Share, Table};
 
 /// How many members `least-conn` looks at for one connection, if the one whose turn it is isn't idle.
-/// Among more, the window moves on with each connection. Each costs some 4 ns; the best of 32 that
+/// Among more, the window moves on with each connection. Each costs some 4 ns; the best of 24 that
 /// come by turns is hardly worse than the best of all.
-pub const SCAN_MAX: u32 = 32;
+pub const SCAN_MAX: u32 = 24;
 
 /// How many entries of the sequence are tried before the list of live members is gone through.
 const TRIES: u32 = 4;
