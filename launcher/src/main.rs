@@ -15,6 +15,7 @@ use reuseport_launch::{
     cli::{self, LogFormat, Run, Setting, SlotOrName, Target, Verb},
     config::{self, Config, Given},
     control::{client, protocol::Request},
+    doctor,
     failure::{Exit, Failure},
     output, run,
     sys::runtime::{Name, RuntimeDir},
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Some(bench::MASTER_VERB) => return bench::master_main(),
         Some(bench::SERVE_VERB) => return bench::serve_main(),
         Some(run::CHECK_VERB) => return check(),
+        Some(doctor::WORKER_VERB) => return doctor::worker_main(),
         _ => {}
     }
     let invocation = match cli::parse(env::args_os()) {
@@ -179,6 +181,16 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
             };
             output::logs(&sockets, wanted, &mut out)?;
         }
+        Verb::Doctor { json } => {
+            // What it tries must not be left behind by one of them.
+            run::hold_back_signals();
+            let usable = doctor::examine().write(json, colour(&io::stdout()), &mut out)?;
+            return Ok(if usable {
+                Exit::Clean
+            } else {
+                Exit::Unavailable
+            });
+        }
         Verb::Ls { json } => client::ls(&dir, json, width(), &mut out)?,
         Verb::Reload {
             name,
@@ -245,7 +257,6 @@ fn start_log(format: LogFormat, verbose: u8) -> WorkerGuard {
     let filter =
         EnvFilter::try_from_env("REUSEPORT_LAUNCH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let terminal = io::stderr().is_terminal();
-    let colour = terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_MAX)
         .finish(io::stderr());
@@ -254,7 +265,7 @@ fn start_log(format: LogFormat, verbose: u8) -> WorkerGuard {
         .with_writer(writer)
         // They would be reported to the very place that can't be written to.
         .log_internal_errors(false)
-        .with_ansi(colour)
+        .with_ansi(colour(&io::stderr()))
         .with_target(verbose > 0);
     match format {
         LogFormat::Json => log.json().init(),
@@ -264,6 +275,11 @@ fn start_log(format: LogFormat, verbose: u8) -> WorkerGuard {
         LogFormat::Auto | LogFormat::Text => log.with_timer(SystemTime).init(),
     }
     guard
+}
+
+/// Whether colours are wanted where this goes to.
+fn colour(to: &impl io::IsTerminal) -> bool {
+    to.is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The width of the terminal that reads us; wide when it is none.

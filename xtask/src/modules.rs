@@ -43,6 +43,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "failure", "policy", "fleet", "observe", "sys", "steer", "control", "cli",
         ],
     ),
+    ("doctor", &["worker", "failure", "sys", "capture", "steer"]),
     // A crate of its own, to which all of them are `reuseport_launch::…`.
     ("main", &[]),
 ];

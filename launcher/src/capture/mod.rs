@@ -7,6 +7,7 @@
 //! detached: it would cost several calls on every connection.
 
 mod adopt;
+pub mod features;
 mod programs;
 
 use std::{

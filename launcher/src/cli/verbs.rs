@@ -113,6 +113,12 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Say whether launchers can run on this machine, how well, and what would help
+    Doctor {
+        /// Print one JSON object and nothing else
+        #[arg(long)]
+        json: bool,
+    },
     /// List the launchers that run
     Ls {
         /// Print one JSON array and nothing else

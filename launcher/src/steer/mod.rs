@@ -12,6 +12,7 @@ mod books;
 mod cgroups;
 mod change;
 mod counting;
+pub mod features;
 mod flows;
 mod group;
 mod hints;

@@ -212,11 +212,7 @@ impl WorkerCgroup {
     /// Kills every process, even one that is just being forked (`cgroup.kill`, Linux 5.14; by
     /// repetition before).
     pub fn kill(&self) {
-        let killed = File::options()
-            .write(true)
-            .open(self.path.join("cgroup.kill"))
-            .and_then(|mut file| file.write_all(b"1"));
-        if killed.is_err() {
+        if self.kill_at_once().is_err() {
             for _ in 0..16 {
                 if !self.populated() {
                     break;
@@ -224,6 +220,17 @@ impl WorkerCgroup {
                 self.signal(libc::SIGKILL);
             }
         }
+    }
+
+    /// Kills every process by `cgroup.kill` alone.
+    ///
+    /// # Errors
+    /// `NotFound` before Linux 5.14, which does not have it.
+    pub fn kill_at_once(&self) -> io::Result<()> {
+        let mut file = File::options()
+            .write(true)
+            .open(self.path.join("cgroup.kill"))?;
+        file.write_all(b"1")
     }
 
     /// Waits until no process is left, at most for `timeout`; returns whether that is so.

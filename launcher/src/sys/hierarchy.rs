@@ -80,6 +80,18 @@ impl Hierarchy {
         self.root.join(self.fleet_path(name))
     }
 
+    /// Our own cgroup's directory.
+    #[must_use]
+    pub fn own_directory(&self) -> PathBuf {
+        self.root.join(&self.own)
+    }
+
+    /// Whether nobody has mounted the hierarchy, so that we did, for ourselves.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self._private.is_some()
+    }
+
     /// Creates the fleet's directory.
     ///
     /// # Errors

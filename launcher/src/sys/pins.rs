@@ -25,6 +25,15 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 pub struct Pins(PathBuf);
 
 impl Pins {
+    /// Whether a bpffs is mounted where it is looked for.
+    ///
+    /// # Errors
+    /// Those of `statfs`.
+    pub fn can_be_had() -> io::Result<bool> {
+        // `f_type` has another width and sign on other machines.
+        Ok(statfs(BPFFS)?.f_type as u64 == BPF_FS_MAGIC)
+    }
+
     /// Makes the directory of the fleet with this name and cgroup id, or finds the one that an
     /// earlier launcher of that fleet has left. Mounts the bpffs if nobody has.
     ///
@@ -32,8 +41,7 @@ impl Pins {
     /// When it can't be mounted or written to.
     pub fn prepare(name: &str, cgroup: u64) -> io::Result<Self> {
         let root = Path::new(BPFFS);
-        // `f_type` has another width and sign on other machines.
-        if statfs(root)?.f_type as u64 != BPF_FS_MAGIC {
+        if !Self::can_be_had()? {
             mount(
                 "bpf",
                 root,

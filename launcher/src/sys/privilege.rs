@@ -45,7 +45,76 @@ pub fn check(another_user: bool) -> Result<(), Failure> {
     )
 }
 
-const AS_ROOT: &str = "run as root, or give the file the capabilities: setcap \
+/// A capability that the launcher has a use for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// `CAP_BPF`
+    pub name: &'static str,
+    /// Whether it can be used right now.
+    pub have: bool,
+    /// Whether nothing works without it.
+    pub needed: bool,
+    /// What it is for.
+    pub purpose: &'static str,
+}
+
+/// The capabilities that the launcher has a use for; those of [`check`] first.
+///
+/// # Errors
+/// Those of `capget`.
+pub fn in_use() -> io::Result<Vec<Capability>> {
+    const LOADING: &str = "loads eBPF";
+    let effective = capabilities(None)?.effective;
+    let admin = effective.contains(CapabilitySet::SYS_ADMIN);
+    let all = [
+        (CapabilitySet::BPF, "CAP_BPF", true, LOADING),
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", true, LOADING),
+        (CapabilitySet::PERFMON, "CAP_PERFMON", true, LOADING),
+        (
+            CapabilitySet::SYS_PTRACE,
+            "CAP_SYS_PTRACE",
+            false,
+            "steers to workers of another user (--user)",
+        ),
+        (
+            CapabilitySet::SETUID,
+            "CAP_SETUID",
+            false,
+            "runs workers as another user (--user)",
+        ),
+        (
+            CapabilitySet::SETGID,
+            "CAP_SETGID",
+            false,
+            "runs workers with another group (--user, --group)",
+        ),
+        (
+            CapabilitySet::KILL,
+            "CAP_KILL",
+            false,
+            "stops workers of another user (--user)",
+        ),
+        (
+            CapabilitySet::SYS_ADMIN,
+            "CAP_SYS_ADMIN",
+            false,
+            "tries in a network namespace whether moved connections wake; mounts a cgroup2 or bpffs \
+             that is missing",
+        ),
+    ];
+    Ok(all
+        .into_iter()
+        .map(|(capability, name, needed, purpose)| Capability {
+            name,
+            have: effective.contains(capability) || (needed && admin),
+            needed,
+            purpose,
+        })
+        .collect())
+}
+
+/// How to get what is needed.
+pub const AS_ROOT: &str = "run as root, or give the file the capabilities: setcap \
     cap_bpf,cap_net_admin,cap_perfmon,cap_sys_ptrace,cap_dac_override+ep reuseport-launch";
 
 /// Explains why an eBPF program could not be loaded or attached.

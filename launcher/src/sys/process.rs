@@ -194,7 +194,7 @@ pub fn raise_file_limit(workers: u32) -> Result<Rlimit, Failure> {
         Ok(()) => given.maximum,
         Err(_) => given.current,
     };
-    let needed = FILES + FILES_PER_WORKER * u64::from(workers);
+    let needed = files_needed(workers);
     match limit {
         Some(limit) if limit < needed => Err(Failure::new(
             format!("cannot run {workers} workers"),
@@ -203,6 +203,12 @@ pub fn raise_file_limit(workers: u32) -> Result<Rlimit, Failure> {
         )),
         _ => Ok(given),
     }
+}
+
+/// About how many files a launcher of so many workers has open at once.
+#[must_use]
+pub fn files_needed(workers: u32) -> u64 {
+    FILES + FILES_PER_WORKER * u64::from(workers)
 }
 
 /// A child that has ended.
