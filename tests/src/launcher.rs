@@ -24,12 +24,14 @@ use crate::{
 };
 
 /// The environment variables that would change what the launcher does.
-const OUR_VARIABLES: [&str; 6] = [
+const OUR_VARIABLES: [&str; 8] = [
     "GODEBUG",
     "LISTEN_FDS",
     "NOTIFY_SOCKET",
     "NO_COLOR",
     "RUST_LOG",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
     "WEB_CONCURRENCY",
 ];
 

@@ -14,6 +14,7 @@ pub mod flow;
 pub mod gate;
 pub mod launcher;
 pub mod load;
+pub mod manager;
 pub mod netns;
 pub mod patient;
 pub mod process;

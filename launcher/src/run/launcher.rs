@@ -21,6 +21,7 @@ use super::{
     reload::{Replaced, Staged},
     remember::{Listened, StateFile},
     requests::Pending,
+    service::Service,
     upgrade::Upgrade,
     worker::Running,
 };
@@ -99,6 +100,7 @@ pub(super) struct Launcher {
     pub(super) staged: Option<Staged>,
     /// One that is done, but for what comes into force at the end.
     pub(super) replaced: Option<Replaced>,
+    pub(super) service: Service,
     /// Who waits for the end.
     pub(super) stop_calls: Vec<oneshot::Sender<Response>>,
     /// To go over to another version.
@@ -177,6 +179,7 @@ impl Launcher {
             next_ticket: 0,
             staged: None,
             replaced: None,
+            service: Service::from_environment(),
             stop_calls: Vec::new(),
             upgrade: None,
             fatal: None,
@@ -298,6 +301,7 @@ impl Launcher {
             announcement,
             self.flush_at,
             self.looks.next(),
+            self.service.next(),
             self.probing.next(),
             self.running
                 .values()
@@ -369,12 +373,15 @@ impl Launcher {
             self.flush_at
                 .unwrap_or_else(|| Instant::now() + FLUSH_PAUSE)
         });
+        let announced = matches!(self.announcement, Announcement::Made);
+        self.tell_service(&views, announced);
         self.save();
     }
 
     /// A deadline has passed: the fleet's, that of the startup line, or one for looking at something.
     fn on_deadline(&mut self) {
         self.check_emptied();
+        self.service.ping();
         self.feed(Event::Tick);
         self.stop_waiting_for_sockets();
         self.look();
@@ -400,7 +407,8 @@ impl Launcher {
     }
 
     /// Ends what is left, and says how it went.
-    pub(super) fn finish(self, outcome: Outcome) -> Result<Exit, Failure> {
+    pub(super) fn finish(mut self, outcome: Outcome) -> Result<Exit, Failure> {
+        self.service.stop();
         let remembered = self.steering.remember();
         let Self {
             output,

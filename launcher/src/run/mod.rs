@@ -21,6 +21,7 @@ mod probing;
 mod reload;
 mod remember;
 mod requests;
+mod service;
 mod signals;
 mod snapshot;
 mod sockets;

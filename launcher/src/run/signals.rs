@@ -155,7 +155,10 @@ impl Launcher {
             Request::StopNow => self.stop(StopMode::Now, "QUIT"),
             // The terminal is gone, and with it whoever started us by hand.
             Request::HangUp => self.stop(StopMode::Graceful, "the terminal's hang-up"),
-            Request::Reload => self.reload(None, None),
+            Request::Reload => {
+                self.service.on_reload_asked();
+                self.reload(None, None);
+            }
             Request::ScaleBy(by) => self.ask(fleet::Request::ScaleBy(by), None),
             Request::Upgrade => {
                 if let Err((failure, _)) = self.prepare_upgrade(None) {

@@ -193,6 +193,7 @@ impl Launcher {
             1 => "1 worker".to_owned(),
             count => format!("{count} workers"),
         };
+        self.service.went_over = legacy.is_own;
         if legacy.is_own {
             let version = env!("CARGO_PKG_VERSION");
             info!("upgraded to version {version}: went on with {workers}");

@@ -19,5 +19,6 @@ pub mod process;
 pub mod program;
 pub mod readable;
 pub mod runtime;
+pub mod service;
 mod sock_diag;
 pub mod wakeup;

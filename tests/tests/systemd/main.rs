@@ -1,0 +1,3 @@
+//! Under a service manager such as systemd: what it is told, and the unit file for it.
+
+mod notify;
