@@ -3,9 +3,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::eventually;
+use crate::{eventually, gate::path_of};
 
 /// Where the fleet of this name has its directory. `None`: no cgroup v2 hierarchy is mounted.
 #[must_use]
@@ -19,6 +21,49 @@ pub fn of_fleet(name: &str) -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(mount.join(own).join(format!("reuseport-launch.{name}")))
+}
+
+/// A cgroup of a test's own, such as a service has; dropping it kills what is left in it.
+#[derive(Debug)]
+pub struct Delegated(PathBuf);
+
+impl Delegated {
+    /// A new one. `None`: no cgroup v2 hierarchy is mounted.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let parent = of_fleet("")?.parent()?.to_owned();
+        let dir = parent.join(format!("test-delegated-{}-{number}", process::id()));
+        fs::create_dir(&dir).unwrap_or_else(|error| panic!("{dir:?}: {error}"));
+        Some(Self(dir))
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Runs a program in it, in the wrapper's place.
+    ///
+    /// # Panics
+    /// When `sh` was not asked for.
+    #[must_use]
+    pub fn wrapper(&self) -> Vec<String> {
+        let procs = self.0.join("cgroup.procs").display().to_string();
+        let enter = "echo 0 > \"$0\" && exec \"$@\"";
+        vec![path_of("sh"), "-c".to_owned(), enter.to_owned(), procs]
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
 }
 
 /// The processes in a cgroup and below.

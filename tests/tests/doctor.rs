@@ -170,7 +170,14 @@ fn a_capability_that_only_some_need_is_named_and_no_hindrance() {
     let Some(_netns) = gate::enter(&["setpriv"]) else {
         return;
     };
-    for name in ["sys_ptrace", "setuid", "setgid", "kill", "sys_admin"] {
+    for name in [
+        "sys_ptrace",
+        "setuid",
+        "setgid",
+        "kill",
+        "chown",
+        "sys_admin",
+    ] {
         let finished = doctor(&without(&format!("-{name}")), &["--json"]);
         let (report, states) = report(&finished);
         assert_eq!(finished.code(), 0, "{name}: {report:#}");

@@ -92,11 +92,19 @@ fn no_capability_to_look_into_workers_of_another_user() {
     let Some(_netns) = gate::enter(&["setpriv", "sleep"]) else {
         return;
     };
-    sleeper()
-        .options(["--user", "nobody"])
-        .through(without("-sys_ptrace"))
-        .run()
-        .assert_error(69, "CAP_SYS_PTRACE is missing");
+    for (dropped, named) in [
+        ("-sys_ptrace", "CAP_SYS_PTRACE is missing"),
+        (
+            "-dac_read_search,-dac_override",
+            "CAP_DAC_READ_SEARCH is missing",
+        ),
+    ] {
+        sleeper()
+            .options(["--user", "nobody"])
+            .through(without(dropped))
+            .run()
+            .assert_error(69, named);
+    }
 }
 
 #[test]

@@ -28,6 +28,8 @@ const NEEDS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     // A terminal for what is drawn.
     ("tmux", "tmux"),
+    // To look at the unit.
+    ("systemd-analyze", "systemd"),
 ];
 
 /// The parts of a Rust toolchain that a minimal one lacks.

@@ -26,6 +26,12 @@ pub fn check(another_user: bool) -> Result<(), Failure> {
         // (`allow_ptr_leaks`, `bypass_spec_v1` in kernel/bpf/verifier.c).
         (CapabilitySet::PERFMON, "CAP_PERFMON", !admin),
         (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE", another_user),
+        // To see which files they have open (`proc_fd_permission` in fs/proc/fd.c).
+        (
+            CapabilitySet::DAC_READ_SEARCH,
+            "CAP_DAC_READ_SEARCH",
+            another_user && !has(CapabilitySet::DAC_OVERRIDE),
+        ),
     ]
     .into_iter()
     .filter(|&(capability, _, needed)| needed && !has(capability))
@@ -34,7 +40,8 @@ pub fn check(another_user: bool) -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }
-    let what = if missing == ["CAP_SYS_PTRACE"] {
+    let of_another_user = ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
+    let what = if missing.iter().all(|name| of_another_user.contains(name)) {
         "cannot steer to workers of another user"
     } else {
         "cannot load eBPF"
@@ -77,6 +84,12 @@ pub fn in_use() -> io::Result<Vec<Capability>> {
             "steers to workers of another user (--user)",
         ),
         (
+            CapabilitySet::DAC_READ_SEARCH,
+            "CAP_DAC_READ_SEARCH",
+            false,
+            "finds the sockets of workers of another user (--user)",
+        ),
+        (
             CapabilitySet::SETUID,
             "CAP_SETUID",
             false,
@@ -95,6 +108,12 @@ pub fn in_use() -> io::Result<Vec<Capability>> {
             "stops workers of another user (--user)",
         ),
         (
+            CapabilitySet::CHOWN,
+            "CAP_CHOWN",
+            false,
+            "gives workers of another user a notification socket (--user, --ready notify)",
+        ),
+        (
             CapabilitySet::SYS_ADMIN,
             "CAP_SYS_ADMIN",
             false,
@@ -106,7 +125,10 @@ pub fn in_use() -> io::Result<Vec<Capability>> {
         .into_iter()
         .map(|(capability, name, needed, purpose)| Capability {
             name,
-            have: effective.contains(capability) || (needed && admin),
+            have: effective.contains(capability)
+                || (needed && admin)
+                || (capability == CapabilitySet::DAC_READ_SEARCH
+                    && effective.contains(CapabilitySet::DAC_OVERRIDE)),
             needed,
             purpose,
         })

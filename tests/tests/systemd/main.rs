@@ -1,3 +1,4 @@
 //! Under a service manager such as systemd: what it is told, and the unit file for it.
 
 mod notify;
+mod unit;
