@@ -215,7 +215,7 @@ impl Capture {
             let Some(event) = self.programs.next_event() else {
                 return (sightings, false);
             };
-            let Some(id) = self.owner(event.cgroup, &cgroup) else {
+            let Some(id) = self.owner(&event, &cgroup) else {
                 continue;
             };
             if let Some(watched) = self.workers.get_mut(&id)
@@ -227,20 +227,26 @@ impl Capture {
         (sightings, true)
     }
 
-    /// The worker's cgroup that this one is, or is somewhere below: servers may make their own.
+    /// The worker whose cgroup that of the event is, or is somewhere below: servers may make their own.
+    /// Where workers have none, the one that has the socket open.
     fn owner<'a>(
         &self,
-        id: u64,
+        event: &CaptureEvent,
         cgroup: impl Fn(WorkerId) -> Option<&'a WorkerCgroup>,
     ) -> Option<u64> {
+        let id = event.cgroup;
         if self.workers.contains_key(&id) {
             return Some(id);
         }
-        let above = self
+        let owns = |cgroup: &WorkerCgroup| match cgroup.is_shared() {
+            true => matches!(adopt::find(cgroup, event.cookie), Found::Socket(_)),
+            false => cgroup.contains(id),
+        };
+        let owner = self
             .workers
             .iter()
-            .find(|(_, watched)| cgroup(watched.worker).is_some_and(|cgroup| cgroup.contains(id)));
-        above.map(|(&id, _)| id)
+            .find(|(_, watched)| cgroup(watched.worker).is_some_and(owns));
+        owner.map(|(&id, _)| id)
     }
 
     /// The addresses that a worker has tried to bind, and could not, since it was last asked.

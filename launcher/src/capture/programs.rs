@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
     ptr,
-    rc::Rc,
+    rc::{Rc, Weak},
 };
 
 use aya::{
@@ -45,14 +45,16 @@ pub(super) struct Programs {
     pub(super) marks: Marks,
     events: RingBuf<MapData>,
     log: Option<EbpfLogger<&'static dyn Log>>,
+    /// Where workers share a cgroup: the kernel attaches one program only once.
+    listening: Weak<SockOpsLink>,
     /// Kept open besides being pinned: somebody may remove the pins.
     _links: Vec<PinnedLink>,
 }
 
 /// Keeps the `listening` program attached to a worker's cgroup.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Listening {
-    _link: SockOpsLink,
+    _link: Rc<SockOpsLink>,
 }
 
 impl Programs {
@@ -108,6 +110,12 @@ impl Programs {
 
     /// Attaches the `listening` program to a worker's cgroup until the result is dropped.
     pub(super) fn attach_listening(&mut self, cgroup: &WorkerCgroup) -> io::Result<Listening> {
+        if cgroup.is_shared()
+            && let Some(link) = self.listening.upgrade()
+        {
+            return Ok(Listening { _link: link });
+        }
+        let shared = cgroup.is_shared();
         let cgroup = cgroup.open_dir()?;
         let mut attach = || -> Result<SockOpsLink, ProgramError> {
             let program: &mut SockOps = program(&mut self.ebpf, "listening")?;
@@ -115,7 +123,13 @@ impl Programs {
             program.take_link(id)
         };
         match attach() {
-            Ok(link) => Ok(Listening { _link: link }),
+            Ok(link) => {
+                let link = Rc::new(link);
+                if shared {
+                    self.listening = Rc::downgrade(&link);
+                }
+                Ok(Listening { _link: link })
+            }
             Err(error) => Err(io::Error::other(error)),
         }
     }
@@ -186,6 +200,7 @@ fn load(
         marks,
         events,
         log,
+        listening: Weak::new(),
         _links: links,
     })
 }

@@ -84,7 +84,7 @@ pub(super) fn run(checks: &mut Vec<Check>, lacking: bool) -> Rung {
         (Ok(()), Ok(true)) => Rung::EbpfWithMigration,
     };
     show(checks, &trial);
-    if trial.capture.is_ok() {
+    if trial.capture.is_ok() && !fleet.is_shared() {
         pins(checks, &fleet);
     }
     rung
@@ -169,12 +169,22 @@ fn cgroup(checks: &mut Vec<Check>) -> Option<FleetCgroup> {
     checks.push(Check::of(Area::Cgroup, "cgroup-mount", title, Ok(mounted)));
     let name = format!("doctor-{}", process::id());
     let fleet = hierarchy.create_fleet(&name);
+    let title = "cgroups can be made there";
+    if fleet.as_ref().is_ok_and(FleetCgroup::is_shared) {
+        let found =
+            "the file system is read-only, so workers are told apart by whose children they are";
+        let check = Check::new(Area::Cgroup, "cgroup-writable", title, State::Warn, found);
+        checks.push(check.advise(
+            "mount it writable, if one worker's processes must not be mistaken, and workers outlive a \
+             killed launcher",
+        ));
+        return fleet.ok();
+    }
     let made = fleet
         .as_ref()
         .map(|_| "a fleet's was made".to_owned())
         .map_err(Failure::clone);
-    let writable = "cgroups can be made there";
-    checks.push(Check::of(Area::Cgroup, "cgroup-writable", writable, made));
+    checks.push(Check::of(Area::Cgroup, "cgroup-writable", title, made));
     let fleet = fleet.ok()?;
     let directory = own.join(format!("reuseport-launch.{name}"));
     let controllers = fs::read_to_string(directory.join("cgroup.controllers"));
@@ -252,6 +262,7 @@ fn attempt(fleet: &FleetCgroup, own_network: bool) -> Trial {
         capture.watch(WORKER, &cgroup);
         let port = if own_network { Ok(PORT) } else { free_port() };
         let child = port.and_then(|port| start(&cgroup, port)).map_err(broken)?;
+        cgroup.started(child).map_err(broken)?;
         Ok((capture, child))
     });
     let (mut capture, child) = match started {
@@ -278,7 +289,8 @@ fn attempt(fleet: &FleetCgroup, own_network: bool) -> Trial {
     Trial {
         capture: sighted.map(drop),
         steering,
-        kill: Some(kill),
+        // Where it has no cgroup of its own there is none to kill.
+        kill: (!cgroup.is_shared()).then_some(kill),
     }
 }
 

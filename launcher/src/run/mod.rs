@@ -343,13 +343,20 @@ fn lock(
     ))
 }
 
-/// Where this launcher pins; and clears away what can't be gone on with.
+/// Where this launcher pins, unless nothing of it could be gone on with; and clears away what can't be gone on with.
 fn pins(
     plan: &Plan,
     hierarchy: &Hierarchy,
     cgroup: &FleetCgroup,
     legacy: &mut Option<Legacy>,
 ) -> Option<Pins> {
+    if cgroup.is_shared() {
+        warn!(
+            "no cgroup can be made here (the file system is read-only): the workers are told apart \
+             by whose children they are, and end with this launcher"
+        );
+        return None;
+    }
     let mut pins = Pins::prepare(plan.name.as_str(), cgroup.id());
     if let (Ok(pins), Some(legacy)) = (&pins, legacy.as_mut()) {
         legacy.find_workers(plan, hierarchy, cgroup, pins.path());

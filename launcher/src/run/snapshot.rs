@@ -37,7 +37,10 @@ impl Launcher {
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
             started_at: self.started_at.clone(),
-            capture: "cgroup".to_owned(),
+            capture: match self.cgroup.is_shared() {
+                true => "cgroup of the launcher".to_owned(),
+                false => "cgroup".to_owned(),
+            },
             steering: Steering {
                 backend: backend.to_owned(),
                 policy,

@@ -178,6 +178,13 @@ impl Launcher {
                 "ask again when it is done",
             ));
         }
+        if self.cgroup.is_shared() {
+            return Err(Failure::new(
+                what,
+                "its workers have no cgroups of their own, by which they would be found again",
+                "stop it and start the other version",
+            ));
+        }
         let Some(pins) = &self.pins else {
             return Err(Failure::new(
                 what,

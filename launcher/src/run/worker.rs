@@ -101,6 +101,9 @@ impl Launcher {
         let started = self.launch(worker, &mut running);
         if let Ok(pid) = started {
             debug!("worker {worker} is pid {pid}");
+            if let Err(error) = running.cgroup.started(pid) {
+                warn!("the processes of worker {worker} can't be told from others: {error}");
+            }
             running.pid = Some(pid);
         }
         self.running.insert(worker, running);

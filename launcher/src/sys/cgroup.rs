@@ -21,7 +21,7 @@ use nix::{
 };
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::memory::MemoryWatch;
+use super::{ancestry::Tree, memory::MemoryWatch};
 use crate::worker::WorkerId;
 
 /// The fleet's cgroup.
@@ -32,9 +32,35 @@ pub struct FleetCgroup {
     /// The directory, open and locked: two launchers can agree in name and cgroup without having the
     /// runtime directory, and its lock, in common.
     directory: File,
+    /// Whether it is the launcher's own, in which none can be made.
+    shared: bool,
 }
 
 impl FleetCgroup {
+    /// The launcher's own cgroup at this path, where none can be made: for all workers, which are told
+    /// apart by whose children they are.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not the launcher's own, or the machine's root; as for [`FleetCgroup::lock`].
+    pub(super) fn shared(path: PathBuf) -> io::Result<Self> {
+        // The machine's root has no type: what is attached there would be for all processes.
+        fs::metadata(path.join("cgroup.type"))?;
+        let own = std::process::id().to_string();
+        let processes = fs::read_to_string(path.join("cgroup.procs"))?;
+        if !processes.lines().any(|pid| pid == own) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut fleet = Self::lock(path)?;
+        fleet.shared = true;
+        Ok(fleet)
+    }
+
+    /// Whether it is the launcher's own, in which none can be made.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
     /// Locks the fleet's cgroup, for as long as this lives.
     ///
     /// # Errors
@@ -55,6 +81,7 @@ impl FleetCgroup {
             path,
             id,
             directory,
+            shared: false,
         })
     }
 
@@ -72,15 +99,21 @@ impl FleetCgroup {
 
     /// Enables the memory controller for the workers' cgroups, where the fleet's has it.
     pub fn enable_memory(&self) {
+        if self.shared {
+            return;
+        }
         // The kernel refuses what is not available, and everything is as before.
         let _ = fs::write(self.path.join("cgroup.subtree_control"), "+memory");
     }
 
-    /// Creates the cgroup of a worker.
+    /// Creates the cgroup of a worker; or, where none can be made, what stands for it.
     ///
     /// # Errors
     /// Those of `mkdir` and `open`.
     pub fn create_worker(&self, worker: WorkerId) -> io::Result<WorkerCgroup> {
+        if self.shared {
+            return Ok(WorkerCgroup::shared(&self.path, worker));
+        }
         let path = self.path.join(worker.to_string());
         fs::create_dir(&path)?;
         WorkerCgroup::open(path)
@@ -91,6 +124,9 @@ impl FleetCgroup {
     /// # Errors
     /// Those of `open`; `NotFound` when it has none.
     pub fn open_worker(&self, worker: WorkerId) -> io::Result<WorkerCgroup> {
+        if self.shared {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         WorkerCgroup::open(self.path.join(worker.to_string()))
     }
 
@@ -100,6 +136,9 @@ impl FleetCgroup {
     /// Those of `readdir` and `open`.
     pub fn workers(&self) -> io::Result<Vec<WorkerCgroup>> {
         let mut workers = Vec::new();
+        if self.shared {
+            return Ok(workers);
+        }
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
@@ -113,6 +152,9 @@ impl FleetCgroup {
 impl Drop for FleetCgroup {
     /// Removes the directory. With a worker still in it the kernel refuses, and it stays.
     fn drop(&mut self) {
+        if self.shared {
+            return;
+        }
         let _ = remove_dir(&self.path);
     }
 }
@@ -122,7 +164,9 @@ impl Drop for FleetCgroup {
 pub struct WorkerCgroup {
     path: PathBuf,
     id: u64,
-    procs: File,
+    procs: Option<File>,
+    /// Where it has none of its own: its processes. The rest is the launcher's own cgroup.
+    tree: Option<Tree>,
 }
 
 impl WorkerCgroup {
@@ -132,10 +176,41 @@ impl WorkerCgroup {
         let procs = File::options()
             .write(true)
             .open(path.join("cgroup.procs"))?;
-        Ok(Self { path, id, procs })
+        Ok(Self {
+            path,
+            id,
+            procs: Some(procs),
+            tree: None,
+        })
     }
 
-    /// What `bpf_get_current_cgroup_id` returns for its processes.
+    fn shared(path: &Path, worker: WorkerId) -> Self {
+        /// No cgroup has such an id: they are counted from 1.
+        const NONE: u64 = 1 << 63;
+        Self {
+            path: path.to_owned(),
+            id: NONE | worker.generation << 16 | u64::from(worker.slot),
+            procs: None,
+            tree: Some(Tree::new(worker)),
+        }
+    }
+
+    /// Whether it is the launcher's own, so that the worker is told apart by whose children it has.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.tree.is_some()
+    }
+
+    /// Learns its main process, which was not reaped yet.
+    ///
+    /// # Errors
+    /// Those of `pidfd_open`.
+    pub fn started(&self, pid: u32) -> io::Result<()> {
+        self.tree.as_ref().map_or(Ok(()), |tree| tree.started(pid))
+    }
+
+    /// What `bpf_get_current_cgroup_id` returns for its processes, where it is its own; else a number
+    /// that no other worker has.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
@@ -144,13 +219,13 @@ impl WorkerCgroup {
     /// Whether it is that of this worker.
     #[must_use]
     pub fn is_of(&self, worker: WorkerId) -> bool {
-        self.path.ends_with(worker.to_string())
+        self.tree.is_none() && self.path.ends_with(worker.to_string())
     }
 
     /// Whether the cgroup with this id is below it.
     #[must_use]
     pub fn contains(&self, id: u64) -> bool {
-        contains(&self.path, id)
+        self.tree.is_none() && contains(&self.path, id)
     }
 
     /// Its directory's path.
@@ -167,15 +242,19 @@ impl WorkerCgroup {
         File::open(&self.path)
     }
 
-    /// `cgroup.procs`, open for writing: a process that writes `0` to it moves itself here.
+    /// `cgroup.procs`, open for writing: a process that writes `0` to it moves itself here. `None` where
+    /// its processes stay in the launcher's own.
     #[must_use]
-    pub fn procs(&self) -> &File {
-        &self.procs
+    pub fn procs(&self) -> Option<&File> {
+        self.procs.as_ref()
     }
 
     /// The processes in it and below.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
+        if let Some(tree) = &self.tree {
+            return tree.processes();
+        }
         let mut pids = Vec::new();
         collect_processes(&self.path, &mut pids);
         pids
@@ -184,6 +263,9 @@ impl WorkerCgroup {
     /// Whether a process is left in it or below.
     #[must_use]
     pub fn populated(&self) -> bool {
+        if let Some(tree) = &self.tree {
+            return !tree.processes().is_empty();
+        }
         fs::read_to_string(self.path.join("cgroup.events"))
             .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
     }
@@ -225,8 +307,11 @@ impl WorkerCgroup {
     /// Kills every process by `cgroup.kill` alone.
     ///
     /// # Errors
-    /// `NotFound` before Linux 5.14, which does not have it.
+    /// `NotFound` before Linux 5.14, which does not have it; and where it is not the worker's own.
     pub fn kill_at_once(&self) -> io::Result<()> {
+        if self.tree.is_some() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let mut file = File::options()
             .write(true)
             .open(self.path.join("cgroup.kill"))?;
@@ -236,6 +321,9 @@ impl WorkerCgroup {
     /// Waits until no process is left, at most for `timeout`; returns whether that is so.
     #[must_use]
     pub fn wait_until_empty(&self, timeout: Duration) -> bool {
+        if let Some(tree) = &self.tree {
+            return tree.wait_until_empty(timeout);
+        }
         let deadline = Instant::now() + timeout;
         let Ok(events) = File::open(self.path.join("cgroup.events")) else {
             return true;
@@ -263,6 +351,9 @@ impl WorkerCgroup {
     /// CPU time used, in seconds.
     #[must_use]
     pub fn cpu_seconds(&self) -> Option<f64> {
+        if let Some(tree) = &self.tree {
+            return Some(tree.cpu_seconds());
+        }
         let stat = fs::read_to_string(self.path.join("cpu.stat")).ok()?;
         let usec = stat
             .lines()
@@ -274,7 +365,9 @@ impl WorkerCgroup {
     /// else the sum of what its processes have resident (shared pages counted for each).
     #[must_use]
     pub fn memory_bytes(&self) -> Option<u64> {
-        if let Ok(current) = fs::read_to_string(self.path.join("memory.current")) {
+        if self.tree.is_none()
+            && let Ok(current) = fs::read_to_string(self.path.join("memory.current"))
+        {
             return current.trim().parse().ok();
         }
         let page = rustix::param::page_size() as u64;
@@ -295,6 +388,9 @@ impl WorkerCgroup {
     /// # Errors
     /// Those of [`MemoryWatch`]'s files.
     pub fn watch_memory(&self, limit: u64) -> io::Result<Option<MemoryWatch>> {
+        if self.tree.is_some() {
+            return Ok(None);
+        }
         MemoryWatch::new(&self.path, limit)
     }
 
@@ -303,6 +399,9 @@ impl WorkerCgroup {
     /// # Errors
     /// `EBUSY` when a process is left.
     pub fn remove(&self) -> io::Result<()> {
+        if self.tree.is_some() {
+            return Ok(());
+        }
         remove_dir(&self.path)
     }
 }

@@ -92,15 +92,22 @@ impl Hierarchy {
         self._private.is_some()
     }
 
-    /// Creates the fleet's directory.
+    /// Creates the fleet's directory. Where the file system is read-only, as it is in most containers,
+    /// the fleet shares our own cgroup.
     ///
     /// # Errors
-    /// When the hierarchy is read-only or we may not write there.
+    /// When we may not write there, or our own cgroup can't be found in what is mounted.
     pub fn create_fleet(&self, name: &str) -> Result<FleetCgroup, Failure> {
         let path = self.root.join(self.fleet_path(name));
         match fs::create_dir(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::ReadOnlyFilesystem
+                    && let Some(fleet) = self.share_own(name).transpose()? =>
+            {
+                return Ok(fleet);
+            }
             Err(error) => {
                 return Err(Failure::io(
                     CANNOT,
@@ -127,6 +134,21 @@ impl Hierarchy {
             )
             .exit(Exit::Unavailable)
         })
+    }
+
+    /// Our own cgroup, for a fleet that can have none; `None` when it can't be found.
+    fn share_own(&self, name: &str) -> Option<Result<FleetCgroup, Failure>> {
+        match FleetCgroup::shared(self.own_directory()) {
+            Ok(fleet) => Some(Ok(fleet)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Err(Failure::new(
+                format!("cannot start the launcher {name}"),
+                "no cgroup can be made here (the file system is read-only), and another launcher uses \
+                 the one that there is",
+                "give it a container of its own, or mount the cgroup file system writable",
+            )
+            .exit(Exit::Unavailable))),
+            Err(_) => None,
+        }
     }
 
     /// Goes on with the fleet's directory, which was passed on open and locked.

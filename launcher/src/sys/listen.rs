@@ -86,6 +86,8 @@ fn make_in(
     match mkdirat(cgroup, BIRTHPLACE, Mode::RWXU) {
         // One that was killed may have left it.
         Ok(()) | Err(Errno::EXIST) => {}
+        // Where no cgroup can be made, it is our own.
+        Err(Errno::ROFS) => return make(),
         Err(error) => return Err(error.into()),
     }
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -1,5 +1,6 @@
 //! Effects at the kernel's edge that know nothing of eBPF: processes, cgroups, CPUs, sockets.
 
+mod ancestry;
 pub mod cgroup;
 pub mod clock;
 pub mod connections;

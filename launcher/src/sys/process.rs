@@ -20,7 +20,10 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::{
     io::{Errno, FdFlags, fcntl_setfd},
-    process::{Resource, Rlimit, WaitOptions, chdir, getrlimit, setrlimit},
+    process::{
+        Resource, Rlimit, Signal, WaitOptions, chdir, getrlimit, set_parent_process_death_signal,
+        setrlimit,
+    },
     thread::{CpuSet, sched_setaffinity},
 };
 
@@ -56,7 +59,7 @@ pub struct Launch<'a> {
 }
 
 /// The steps between fork and exec, in order; what a child reports when one fails.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     "joining its cgroup",
     ENTERING,
     "passing on its IPC channel",
@@ -64,6 +67,7 @@ const STEPS: [&str; 7] = [
     "setting its CPUs",
     "setting its groups",
     "setting its user",
+    "tying it to the launcher",
 ];
 
 /// The step of which more is said.
@@ -107,7 +111,9 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
     }
     // std reports only an errno, which would leave exec's and ours indistinguishable.
     let (mut failed_step, report) = io::pipe()?;
-    let procs = cgroup.procs().try_clone()?;
+    let procs = cgroup.procs().map(File::try_clone).transpose()?;
+    // No later launcher would find it.
+    let tied = cgroup.is_shared();
     let cpus = cpus.map(|cpus| {
         let mut set = CpuSet::new();
         for &cpu in cpus {
@@ -119,7 +125,11 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
     let to = CString::new(directory.as_os_str().as_bytes())?;
     let prepare = move || {
         let steps: [&dyn Fn() -> io::Result<()>; STEPS.len()] = [
-            &|| (&procs).write_all(b"0"),
+            &|| {
+                procs
+                    .as_ref()
+                    .map_or(Ok(()), |mut procs| procs.write_all(b"0"))
+            },
             &|| Ok(chdir(&*to)?),
             // In the child only: no other process that is started meanwhile gets it.
             &|| {
@@ -133,6 +143,11 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
             },
             &|| identity.as_ref().map_or(Ok(()), Identity::assume_groups),
             &|| identity.as_ref().map_or(Ok(()), Identity::assume_user),
+            // After that, which would undo it (prctl(2)).
+            &|| match tied {
+                true => Ok(set_parent_process_death_signal(Some(Signal::KILL))?),
+                false => Ok(()),
+            },
         ];
         for (number, step) in steps.iter().enumerate() {
             if let Err(error) = step() {
@@ -144,7 +159,7 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<u32> {
     };
     // SAFETY: between fork and exec only async-signal-safe calls are made: the closure does
     // nothing but plain system calls (write, chdir, fcntl, setrlimit, sched_setaffinity, setgroups,
-    // setresgid, setresuid), on memory that was allocated before the fork. glibc's set*id would have
+    // setresgid, setresuid, prctl), on memory that was allocated before the fork. glibc's set*id would have
     // other threads follow, but the child of a fork has none.
     unsafe { command.pre_exec(prepare) };
     match command.spawn() {
