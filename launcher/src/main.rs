@@ -127,7 +127,7 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
             let [app] = &config.apps[..] else {
                 // All of them, before the first one is started.
                 check_config(&config)?;
-                return run::supervise(config);
+                return run::supervise(config, dir);
             };
             run::follow_supervisor();
             // Whose messages these are, where several launchers write to the same place.

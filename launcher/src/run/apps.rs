@@ -28,13 +28,17 @@ use tracing::{error, info, warn};
 
 use super::{
     failed,
+    relay::{Relay, Said},
     signals::{HeldBack, Request, Signals},
     upgrade::own_executable,
 };
 use crate::{
     config::Config,
     failure::{Exit, Failure},
-    sys::process::{self, Ended},
+    sys::{
+        process::{self, Ended},
+        runtime::RuntimeDir,
+    },
 };
 
 /// Tells a launcher the pid of its supervisor.
@@ -58,16 +62,17 @@ const GIVEN_UP: [Exit; 6] = [
     Exit::NotFound,
 ];
 
-/// Runs the launchers of all apps, until the last one has ended.
+/// Runs the launchers of all apps, until the last one has ended. The directory is for what they say, where
+/// a service manager wants to know.
 ///
 /// # Errors
 /// When that can't be done, or one of them has given up.
-pub fn supervise(config: Config) -> Result<Exit, Failure> {
+pub fn supervise(config: Config, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| failed("start the event loop", &error))?
-        .block_on(serve(config))
+        .block_on(serve(config, runtime_dir))
 }
 
 /// Has this launcher end with the supervisor that has started it, if one has.
@@ -86,7 +91,7 @@ pub fn follow_supervisor() {
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
 }
 
-async fn serve(config: Config) -> Result<Exit, Failure> {
+async fn serve(config: Config, runtime_dir: RuntimeDir) -> Result<Exit, Failure> {
     let mut signals = Signals::new().map_err(|error| failed("handle signals", &error))?;
     let executable = own_executable().map_err(|error| failed("find this executable", &error))?;
     let names = config.apps.iter().filter_map(|app| app.name.clone());
@@ -95,6 +100,7 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
         apps: names.map(App::new).collect(),
         config,
         stopping: None,
+        relay: Relay::new(runtime_dir),
     };
     supervisor.start_due();
     while supervisor
@@ -102,13 +108,19 @@ async fn serve(config: Config) -> Result<Exit, Failure> {
         .iter()
         .any(|app| !matches!(app.state, State::Gone))
     {
+        supervisor.tell();
         let due = supervisor.next_start();
+        let ping = supervisor.relay.service.next();
         tokio::select! {
             request = signals.next() => supervisor.on_signal(request),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            () = sleep_until(ping.unwrap_or_else(Instant::now)), if ping.is_some() => {}
+            () = supervisor.relay.heard() => {}
         }
+        supervisor.relay.service.ping();
         supervisor.start_due();
     }
+    supervisor.relay.service.stop();
     let given_up: Vec<String> = supervisor
         .apps
         .into_iter()
@@ -132,6 +144,7 @@ struct Supervisor {
     apps: Vec<App>,
     /// The signal by which all were told to end.
     stopping: Option<Signal>,
+    relay: Relay,
 }
 
 /// One launcher.
@@ -142,6 +155,7 @@ struct App {
     deaths: u32,
     /// How it gave up, if it did.
     given_up: Option<String>,
+    said: Said,
 }
 
 enum State {
@@ -162,6 +176,7 @@ impl App {
             state: State::Due(Instant::now()),
             deaths: 0,
             given_up: None,
+            said: Said::default(),
         }
     }
 
@@ -198,13 +213,15 @@ impl Supervisor {
     fn start_due(&mut self) {
         let now = Instant::now();
         for number in 0..self.apps.len() {
-            let Some(app) = self.apps.get(number) else {
+            let Some(app) = self.apps.get_mut(number) else {
                 return;
             };
             if !matches!(app.state, State::Due(at) if at <= now) {
                 continue;
             }
-            let started = self.start(&app.name);
+            let name = app.name.clone();
+            let socket = self.relay.socket(&name, &mut app.said);
+            let started = self.start(&name, socket);
             let Some(app) = self.apps.get_mut(number) else {
                 return;
             };
@@ -232,7 +249,7 @@ impl Supervisor {
     }
 
     /// The same command line, for one app.
-    fn start(&self, name: &str) -> io::Result<(u32, OwnedFd)> {
+    fn start(&self, name: &str, notify: Option<OsString>) -> io::Result<(u32, OwnedFd)> {
         let mut words: Vec<OsString> = env::args_os().skip(1).collect();
         // There is no command behind it.
         words.retain(|word| word != "--");
@@ -244,6 +261,11 @@ impl Supervisor {
             .stdin(Stdio::null())
             // What the terminal sends to all of its foreground comes once, from here.
             .process_group(0);
+        // The service manager's are for us.
+        for ours in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+            command.env_remove(ours);
+        }
+        command.envs(notify.map(|socket| ("NOTIFY_SOCKET", socket)));
         // Until it handles them, signals wait.
         let held_back = HeldBack::new();
         let child = command.spawn()?;
@@ -274,6 +296,14 @@ impl Supervisor {
         }
     }
 
+    /// Tells the service manager what has changed.
+    fn tell(&mut self) {
+        let apps = self.apps.iter_mut();
+        let apps = apps.filter(|app| !matches!(app.state, State::Gone));
+        let said = apps.map(|app| (app.name.as_str(), &mut app.said));
+        self.relay.tell(said, self.stopping.is_some());
+    }
+
     fn send(&self, signal: Signal) {
         self.apps.iter().for_each(|app| app.send(signal));
     }
@@ -293,6 +323,7 @@ impl Supervisor {
     /// Has every app reload, starts those that do not run, and leaves those alone that are not in the
     /// file any more.
     fn reload(&mut self) {
+        self.relay.service.on_reload_asked();
         let config = match self.config.reread() {
             Ok(config) => config,
             Err(failure) => {
@@ -309,6 +340,10 @@ impl Supervisor {
             .filter_map(|app| app.name.clone())
             .collect();
         self.send(Signal::HUP);
+        for app in &mut self.apps {
+            // It will say when that is done, which it does once it was ready.
+            app.said.reloading = matches!(app.state, State::Runs { .. }) && app.said.ready;
+        }
         for app in &mut self.apps {
             let is_there = names.contains(&app.name);
             match app.state {
@@ -341,6 +376,7 @@ impl Supervisor {
             State::Runs { since, .. } => since.elapsed(),
             State::Due(_) | State::Gone => return,
         };
+        app.said.end();
         let name = &app.name;
         let (how, again) = match ended.status {
             Ok(0) => {

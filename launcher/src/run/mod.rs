@@ -18,6 +18,7 @@ mod news;
 mod open;
 mod policies;
 mod probing;
+mod relay;
 mod reload;
 mod remember;
 mod requests;

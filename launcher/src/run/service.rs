@@ -23,12 +23,16 @@ pub(super) struct Service {
     watchdog: Option<Watchdog>,
 }
 
+/// How things stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Told {
-    ready: bool,
-    reloading: bool,
-    stopping: bool,
-    status: String,
+pub(super) struct Told {
+    /// Whether all is up; from the first time on it stays so.
+    pub(super) ready: bool,
+    pub(super) reloading: bool,
+    /// Likewise.
+    pub(super) stopping: bool,
+    /// One line.
+    pub(super) status: String,
 }
 
 #[derive(Debug)]
@@ -90,10 +94,22 @@ impl Service {
         self.update(stopping);
     }
 
-    fn update(&mut self, now: Told) {
+    /// Whether somebody wants to know.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.manager.is_some()
+    }
+
+    /// Tells what has changed.
+    pub(super) fn update(&mut self, now: Told) {
         if self.manager.is_none() {
             return;
         }
+        let now = Told {
+            ready: now.ready || self.told.ready,
+            reloading: now.reloading && self.told.ready,
+            stopping: now.stopping || self.told.stopping,
+            ..now
+        };
         let mut lines = Vec::new();
         if self.reload_asked || (now.reloading && !self.told.reloading) {
             lines.push("RELOADING=1".to_owned());
@@ -144,12 +160,10 @@ impl Launcher {
     /// Tells the service manager what has changed. `announced`: whether the fleet is up.
     pub(super) fn tell_service(&mut self, views: &[View], announced: bool) {
         let operation = self.fleet.operation();
-        let reloads = operation.is_some_and(|operation| operation.verb == Verb::Reload);
-        let told = &self.service.told;
         let now = Told {
-            ready: told.ready || announced,
-            reloading: reloads && told.ready,
-            stopping: told.stopping || self.is_stopping(),
+            ready: announced,
+            reloading: operation.is_some_and(|operation| operation.verb == Verb::Reload),
+            stopping: self.is_stopping(),
             status: status(views, self.fleet.workers_wanted(), operation),
         };
         self.service.update(now);

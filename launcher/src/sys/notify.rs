@@ -34,6 +34,8 @@ pub struct NotifySocket {
 pub struct Notification {
     /// `READY=1`
     pub ready: bool,
+    /// `RELOADING=1`
+    pub reloading: bool,
     /// `STATUS=`: one line of at most 256 characters without control characters; may be empty,
     /// which takes back what was said before.
     pub status: Option<String>,
@@ -112,6 +114,8 @@ fn parse(message: &[u8]) -> Notification {
     for line in message.split(|&byte| byte == b'\n') {
         if line == b"READY=1" {
             notification.ready = true;
+        } else if line == b"RELOADING=1" {
+            notification.reloading = true;
         } else if let Some(text) = line.strip_prefix(b"STATUS=") {
             notification.status = Some(status(text));
         }
@@ -177,7 +181,11 @@ mod tests {
         };
         assert_eq!(socket.receive(), Some(ready));
         assert_eq!(socket.receive(), Some(Notification::default()));
-        assert_eq!(socket.receive(), Some(Notification::default()));
+        let reloading = Notification {
+            reloading: true,
+            ..Notification::default()
+        };
+        assert_eq!(socket.receive(), Some(reloading));
         assert_eq!(socket.receive(), None);
     }
 
