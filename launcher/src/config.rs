@@ -33,6 +33,7 @@ use crate::{
     fleet::placement::{Cpu, Pinning, Workers, auto_count, spread},
     output::{self, LogFile},
     policy::{Policies, Policy},
+    scrape::Address,
     sys::{cpus, identity::Identity, listeners::Protocol, program::find_program, runtime::Name},
     worker::WorkerId,
 };
@@ -94,6 +95,8 @@ pub struct Plan {
     pub stop_timeout: Duration,
     /// Who the workers run as.
     pub identity: Option<Identity>,
+    /// Where metrics are served: a path is absolute. `None`: nowhere.
+    pub metrics: Option<Address>,
     /// The format of our own messages.
     pub log_format: LogFormat,
     /// What becomes of the workers' output.
@@ -181,6 +184,7 @@ impl Plan {
             stop_signal,
             stop_timeout,
             name,
+            metrics,
             log_format,
             log_lines,
             log_file,
@@ -256,6 +260,7 @@ impl Plan {
             stop_signal: stop_signal.number(),
             stop_timeout,
             identity: Identity::resolve(user.as_deref(), group.as_deref())?,
+            metrics: metrics.map(|address| address.from_directory(&current)),
             log_format,
             output: output::Settings {
                 json: log_format == LogFormat::Json,

@@ -15,6 +15,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("policy", &["worker"]),
     ("fleet", &["worker"]),
     ("observe", &["worker"]),
+    ("metrics", &["worker", "observe"]),
+    ("scrape", &["failure", "metrics"]),
     ("sys", &["worker", "failure"]),
     ("capture", &["worker", "failure", "sys"]),
     ("steer", &["worker", "failure", "policy", "sys"]),
@@ -23,18 +25,18 @@ const MODULES: &[(&str, &[&str])] = &[
     ("control", &["worker", "failure", "observe", "sys"]),
     ("top", &["failure", "policy", "observe", "sys", "control"]),
     // All for the types of values only: what an option is parsed into.
-    ("cli", &["probe", "policy", "fleet", "sys"]),
+    ("cli", &["probe", "policy", "fleet", "sys", "scrape"]),
     (
         "config",
         &[
-            "worker", "failure", "policy", "fleet", "sys", "capture", "output", "cli",
+            "worker", "failure", "policy", "fleet", "sys", "capture", "output", "cli", "scrape",
         ],
     ),
     (
         "run",
         &[
             "worker", "failure", "policy", "fleet", "observe", "sys", "capture", "steer", "output",
-            "ipc", "probe", "control", "config",
+            "ipc", "probe", "control", "config", "metrics", "scrape",
         ],
     ),
     (
@@ -49,12 +51,12 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// Data in, data out: no system call, no clock, no chance, no task.
-const PURE: &[&str] = &["policy", "fleet", "observe"];
+const PURE: &[&str] = &["policy", "fleet", "observe", "metrics"];
 
 /// The crates that the pure modules may name.
 const PURE_CRATES: &[&str] = &["launcher_common", "thiserror", "proptest"];
 
-/// And those that `observe` may name besides, to describe what it shows.
+/// And those that `observe` and `metrics` may name besides, to describe what they show and keep.
 const OBSERVE_CRATES: &[&str] = &["serde", "serde_json"];
 
 /// What the pure modules may not name of the standard library.
@@ -120,7 +122,7 @@ fn problem(
                 ));
             }
             let pure_too = PURE_CRATES.contains(&external)
-                || (module == "observe" && OBSERVE_CRATES.contains(&external));
+                || (matches!(module, "observe" | "metrics") && OBSERVE_CRATES.contains(&external));
             (PURE.contains(&module) && !pure_too)
                 .then(|| format!("`{module}` is pure and may not name {shown}"))
         }

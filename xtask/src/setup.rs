@@ -26,6 +26,9 @@ const NEEDS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
     ("umount", "mount"),
     ("setpriv", "util-linux"),
+    // To read the page of metrics.
+    ("promtool", "prometheus"),
+    ("prometheus", "prometheus"),
     // A terminal for what is drawn.
     ("tmux", "tmux"),
     // To look at the unit.

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     fleet::placement::{Pinning, Workers},
     policy::Policy,
+    scrape::Address,
     sys::runtime::Name,
 };
 
@@ -252,6 +253,10 @@ pub struct Run {
     /// its ending if the command stands there]
     #[arg(long, value_name = "NAME", help_heading = LAUNCHER)]
     pub name: Option<Name>,
+    /// Serve metrics for Prometheus at /metrics, and /-/ready and /-/healthy, over HTTP; a port alone
+    /// is on 127.0.0.1
+    #[arg(long, value_name = "[IP:]PORT|unix:PATH", help_heading = LAUNCHER)]
+    pub metrics: Option<Address>,
     /// Format of the launcher's own messages on standard error; json: of the workers' lines, too
     #[arg(
         long,

@@ -7,7 +7,7 @@ use super::{
 
 /// The options that hold for as long as a launcher runs: where it is found, who its workers are, how their sockets
 /// are shared, and its own messages.
-const FIXED: [&str; 17] = [
+const FIXED: [&str; 18] = [
     "pin",
     "user",
     "group",
@@ -19,6 +19,7 @@ const FIXED: [&str; 17] = [
     "no-hold",
     "ready",
     "name",
+    "metrics",
     "log-format",
     "log-lines",
     "log-file",
@@ -181,6 +182,7 @@ impl Plan {
             stop_signal: _,
             stop_timeout: _,
             identity,
+            metrics,
             log_format,
             output,
             verbose,
@@ -200,6 +202,7 @@ impl Plan {
             ready,
             ipc_node,
             identity,
+            metrics,
             log_format,
             output,
             verbose,

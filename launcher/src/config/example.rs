@@ -28,8 +28,8 @@ const TABLES: &str = r#"
 #[env.production]
 #LOG_LEVEL = "warn"
 
-# Several apps: a launcher for each, called by its table's name. Then `command`, `name` and `port`
-# stand in these tables only; what stands at the top is for all apps that do not say otherwise.
+# Several apps: a launcher for each, called by its table's name. Then `command`, `name`, `port`
+# and `metrics` stand in these tables only; what stands at the top is for all apps that do not say otherwise.
 #[app.web]
 #command = ["node", "server.js"]
 #port = 8080
@@ -92,6 +92,7 @@ fn sample(key: &Key) -> String {
             "health" => quoted("http:/health"),
             "max-connections" => "100000".to_owned(),
             "max-memory" => quoted("512M"),
+            "metrics" => quoted("127.0.0.1:9100"),
             "log-file" => quoted("shop.log"),
             "max-age" => quoted("7d"),
             "name" => quoted("shop"),

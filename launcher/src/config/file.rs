@@ -31,6 +31,7 @@ use super::{
 use crate::{
     cli::{Key, PortSpec, Setting},
     failure::{Exit, Failure},
+    scrape::Address,
     sys::runtime::Name,
 };
 
@@ -194,6 +195,14 @@ impl Table {
             }
             None => (self.name.clone(), self.place),
         }
+    }
+
+    /// Where its metrics are, and where that is said.
+    fn metrics(&self) -> Option<(Address, Place)> {
+        let mut settings = self.settings.iter();
+        let placed = settings.find(|placed| placed.setting.key == "metrics")?;
+        let value = placed.setting.values.first()?.to_str()?;
+        Some((value.parse().ok()?, placed.place))
     }
 
     fn ports(&self) -> Vec<(PortSpec, Place)> {

@@ -96,7 +96,9 @@ impl Given {
             let key = keys.iter().find(|key| key.name == name);
             flag || key.and_then(|key| self.of_environment(key)).is_some()
         };
-        let found = ["name", "port"].into_iter().find(|name| is_given(name));
+        let found = ["name", "port", "metrics"]
+            .into_iter()
+            .find(|name| is_given(name));
         let found = found.map(|name| format!("--{name}"));
         let command = (!self.command.is_empty()).then(|| "a command".to_owned());
         let Some(what) = found.or(command) else {

@@ -22,6 +22,9 @@ pub(super) struct Handed<F = RawFd> {
     /// The workers' notification sockets, with the messages that wait in them.
     pub(super) notify: Vec<(WorkerId, F)>,
     pub(super) holding: Vec<(Endpoint, F)>,
+    /// The socket of the metrics, and its address.
+    #[serde(default)]
+    pub(super) metrics: Option<(String, F)>,
     /// How many files a worker may open, soft and hard, which is less than we may by now; the inner
     /// `None` is no limit.
     file_limit: Option<(Option<u64>, Option<u64>)>,
@@ -64,6 +67,7 @@ impl Handed {
                 .into_iter()
                 .map(|(endpoint, fd)| (endpoint, take(fd)))
                 .collect(),
+            metrics: self.metrics.map(|(address, fd)| (address, take(fd))),
             file_limit: self.file_limit,
         }
     }

@@ -31,6 +31,7 @@ use crate::{
     control::protocol::Response,
     failure::{Exit, Failure},
     fleet::{Cause, Effect, Event, Fleet, Notice, Outcome, State, Ticket},
+    metrics::Tallies,
     output::Output,
     steer::Steering,
     sys::{cgroup::FleetCgroup, pins::Pins, runtime::RuntimeDir},
@@ -105,6 +106,8 @@ pub(super) struct Launcher {
     pub(super) stop_calls: Vec<oneshot::Sender<Response>>,
     /// To go over to another version.
     pub(super) upgrade: Option<Upgrade>,
+    /// What the page of metrics counts.
+    pub(super) tallies: Tallies,
     /// Why the fleet was told to give up, in full.
     fatal: Option<Failure>,
     /// The last failure's worker and its last lines.
@@ -182,6 +185,7 @@ impl Launcher {
             service: Service::from_environment(),
             stop_calls: Vec::new(),
             upgrade: None,
+            tallies: Tallies::default(),
             fatal: None,
             last_words: None,
             outcome: None,
@@ -322,6 +326,7 @@ impl Launcher {
     }
 
     fn tell(&mut self, notice: &Notice) {
+        self.count_notice(notice);
         fleet_log::notice(notice, |worker| self.last_refusal(worker));
         let announce = matches!(notice, Notice::AllReady | Notice::NotListening { .. });
         if announce && matches!(self.announcement, Announcement::Waiting) {

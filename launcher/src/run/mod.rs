@@ -14,6 +14,7 @@ mod fleet_log;
 mod handed;
 mod launcher;
 mod looks;
+mod metrics;
 mod news;
 mod open;
 mod policies;
@@ -160,6 +161,9 @@ async fn serve(
     let file_limit = inherited.file_limit().unwrap_or(file_limit);
     let hierarchy = Hierarchy::find()?;
     let (lock, cgroup) = lock(&plan, &runtime_dir, &hierarchy, &mut inherited)?;
+    // Before any worker is started, or stopped: the port may be taken.
+    let is_own = legacy.as_ref().is_some_and(|legacy| legacy.is_own);
+    let bound = metrics::open(plan.metrics.as_ref(), &mut inherited, is_own)?;
     if plan.recycle.max_memory.is_some() {
         cgroup.enable_memory();
     }
@@ -243,6 +247,9 @@ async fn serve(
             "choose another directory (--runtime-dir) or a shorter name (--name)",
         )
     })?;
+    let (scrapes, mut scraped) = mpsc::channel(32);
+    let scraping = metrics::serve(bound, scrapes);
+    let scraping = scraping.map_err(|error| failed("serve metrics", &error))?;
     let mut housekeeping = interval(HOUSEKEEPING);
     housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
@@ -293,7 +300,7 @@ async fn serve(
         }
         if let Some(upgrade) = launcher.take_upgrade() {
             launcher
-                .go_over(upgrade, &mut signals, &lock, &server)
+                .go_over(upgrade, &mut signals, &lock, &server, scraping.as_ref())
                 .await;
             continue;
         }
@@ -302,6 +309,7 @@ async fn serve(
         tokio::select! {
             request = signals.next() => launcher.on_signal(request),
             Some(call) = called.recv() => launcher.on_call(call),
+            Some(call) = scraped.recv() => launcher.on_scrape(call),
             Some(news) = told.recv() => launcher.on_news(news),
             Some(news) = probed.recv() => launcher.on_probed(news),
             ready = captured.ready() => {
@@ -319,7 +327,7 @@ async fn serve(
         }
     };
     let result = launcher.finish(outcome);
-    drop(called);
+    drop((called, scraped, scraping));
     server.close().await;
     drop(lock);
     result

@@ -86,7 +86,9 @@ impl Launcher {
         } else {
             Copies::new()
         };
+        self.count();
         let changed = self.steering.change(policies, &copies);
+        self.count();
         drop(copies);
         self.steering.close_copies();
         changed.map_err(|failure| {

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tracing::{error, info, warn};
 
 use super::{fleet_settings, launcher::Launcher, requests::told};
@@ -16,6 +16,7 @@ use crate::{
     control::protocol::{Change, Changes, Response},
     failure::Failure,
     fleet::{self, Ticket},
+    metrics::Outcome,
     policy::{Policies, Policy},
 };
 
@@ -37,6 +38,8 @@ pub(super) struct Staged {
 #[derive(Debug)]
 pub(super) struct Replaced {
     pub(super) staged: Staged,
+    /// When it was asked for.
+    pub(super) since: Option<Instant>,
     pub(super) reply: Option<oneshot::Sender<Response>>,
 }
 
@@ -52,9 +55,11 @@ impl Launcher {
         // One that is refused anyway is to change nothing.
         let refused = self.is_stopping() || self.fleet.operation().is_some();
         if self.app.file.is_some() && !refused && self.replaced.is_none() {
+            let since = Some(Instant::now());
             match self.stage() {
                 Ok(staged) => self.staged = Some(staged),
                 Err(failure) => {
+                    self.count_reload(since, Outcome::Refused);
                     error!("{}: {}", failure.what, failure.why);
                     if let Some(reply) = reply {
                         let _ = reply.send(failure.into());
@@ -147,7 +152,12 @@ impl Launcher {
 
     /// Brings into force what waited for the end of a reload, and answers.
     pub(super) fn conclude_reload(&mut self) {
-        let Some(Replaced { staged, reply }) = self.replaced.take() else {
+        let Some(Replaced {
+            staged,
+            since,
+            reply,
+        }) = self.replaced.take()
+        else {
             return;
         };
         let Staged {
@@ -159,6 +169,7 @@ impl Launcher {
         } = staged;
         let steered = self.steer_as_configured(self.plan.policies, policies);
         if let Err(failure) = steered {
+            self.count_reload(since, Outcome::Failed);
             error!("{}: {}", failure.what, failure.why);
             // So that the next reload finds them changed again.
             self.app.keep(&["steer", "steer-udp", "workers"], &app);
@@ -168,6 +179,7 @@ impl Launcher {
             }
             return;
         }
+        self.count_reload(since, Outcome::Done);
         self.plan.policies = policies;
         if let Some((workers, reason)) = workers {
             self.plan.workers = workers;

@@ -18,6 +18,7 @@ use crate::{
     config::Plan,
     failure::Failure,
     fleet::State as Stage,
+    metrics::Tallies,
     policy::{self, Policy},
     steer::{Remembered, Steering},
     sys::{
@@ -52,6 +53,9 @@ pub(super) struct Fleet {
     /// Slots, and the latest generations that they had.
     pub(super) generations: Vec<(u32, u64)>,
     pub(super) steering: Remembered,
+    /// What the page of metrics counts.
+    #[serde(default)]
+    pub(super) tallies: Tallies,
     /// Where its maps and links are.
     #[serde(default)]
     pub(super) pins: Option<PathBuf>,
@@ -205,6 +209,7 @@ impl Launcher {
                 workers,
                 generations: self.fleet.generations(),
                 steering: self.steering.remember(),
+                tallies: self.tallies.clone(),
                 pins: self.pins.as_ref().map(|pins| pins.path().to_owned()),
                 handed,
             },

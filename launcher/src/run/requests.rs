@@ -1,7 +1,7 @@
 //! What is asked for over the control socket, or by a signal, and its answers.
 
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tracing::{error, info, warn};
 
 use super::{launcher::Launcher, reload::Replaced};
@@ -12,6 +12,7 @@ use crate::{
     },
     failure::Failure,
     fleet::{self, Cause, Event, StopMode, Ticket, Unmet},
+    metrics::Outcome,
     worker::WorkerId,
 };
 
@@ -22,6 +23,8 @@ pub(super) struct Pending {
     what: String,
     /// What of the configuration is changed besides.
     changes: Changes,
+    /// When a reload was asked for.
+    reload_since: Option<Instant>,
     /// Who waits for it; nobody does for a signal's.
     reply: Option<oneshot::Sender<Response>>,
 }
@@ -117,6 +120,7 @@ impl Launcher {
         changes: Changes,
         reply: Option<oneshot::Sender<Response>>,
     ) {
+        let is_reload = matches!(request, fleet::Request::Reload { .. });
         let what = match request {
             fleet::Request::Reload { .. } => "reload".to_owned(),
             fleet::Request::Scale(workers) => format!("scale to {workers}"),
@@ -134,6 +138,7 @@ impl Launcher {
         let pending = Pending {
             what,
             changes,
+            reload_since: is_reload.then(Instant::now),
             reply,
         };
         self.pending.insert(ticket, pending);
@@ -145,6 +150,7 @@ impl Launcher {
         let Some(Pending {
             what,
             changes,
+            reload_since,
             reply,
         }) = self.pending.remove(&ticket)
         else {
@@ -154,13 +160,25 @@ impl Launcher {
         let response = match answer {
             Ok(()) => {
                 if let Some(staged) = staged {
-                    self.replaced = Some(Replaced { staged, reply });
+                    self.replaced = Some(Replaced {
+                        staged,
+                        since: reload_since,
+                        reply,
+                    });
                     return;
                 }
+                self.count_reload(reload_since, Outcome::Done);
                 info!("{what}: done");
                 told(changes)
             }
             Err(unmet) => {
+                let refused = matches!(unmet, Unmet::Refused(_));
+                let outcome = if refused {
+                    Outcome::Refused
+                } else {
+                    Outcome::Failed
+                };
+                self.count_reload(reload_since, outcome);
                 if let Some(staged) = staged {
                     self.return_to(staged);
                 }

@@ -181,7 +181,9 @@ impl Launcher {
         self.check_emptied();
         self.forget_closed();
         let now = Instant::now().into_std();
+        self.count();
         self.steering.forget_deserted(now);
+        self.count();
         self.steering.finish_counting(now);
         let waiting = listeners::waiting(Protocol::Tcp).unwrap_or_default();
         if let Err(failure) = self.steering.hand_over(|cookie| waiting.contains(&cookie)) {

@@ -206,6 +206,9 @@ impl Launcher {
                 "the workers of the earlier command go on; reload to bring the new one into force"
             );
         }
+        let workers = &legacy.workers;
+        let alive = |worker| workers.iter().any(|was| was.worker == worker);
+        self.tallies = legacy.state.fleet.tallies.clone().resume(alive);
         let mut ended = Vec::new();
         for was in &legacy.workers {
             let worker = was.worker;

@@ -35,6 +35,7 @@ use crate::{
     control::{protocol::Response, server::Server},
     failure::Failure,
     fleet::Refusal,
+    scrape,
     sys::{inherit, program::find_program, runtime::Lock},
 };
 
@@ -92,6 +93,7 @@ impl Launcher {
         signals: &mut Signals,
         lock: &Lock,
         control: &Server,
+        scraping: Option<&scrape::Server>,
     ) {
         let Upgrade {
             executable,
@@ -102,7 +104,7 @@ impl Launcher {
         // The other version looks after children by itself.
         come.retain(|request| !matches!(request, Request::Reap | Request::Upgrade));
         let failure = if come.is_empty() {
-            let failure = self.exec(&executable, lock, control);
+            let failure = self.exec(&executable, lock, control, scraping);
             drop(held_back);
             // One that has ended may have been among what came.
             self.on_children();
@@ -210,7 +212,13 @@ impl Launcher {
     }
 
     /// Returns only when it fails; then nothing has changed.
-    fn exec(&mut self, executable: &Path, lock: &Lock, control: &Server) -> Failure {
+    fn exec(
+        &mut self,
+        executable: &Path,
+        lock: &Lock,
+        control: &Server,
+        scraping: Option<&scrape::Server>,
+    ) -> Failure {
         let failed = |error: &io::Error| {
             Failure::io(
                 "cannot go over to another version",
@@ -220,7 +228,7 @@ impl Launcher {
             )
         };
         // Dropping them closes them.
-        let (handed, _open) = match self.hand_on(lock, control) {
+        let (handed, _open) = match self.hand_on(lock, control, scraping) {
             Ok(handed) => handed,
             Err(error) => return failed(&error),
         };
@@ -232,7 +240,12 @@ impl Launcher {
     }
 
     /// Duplicates what is passed on, so that it stays open through exec.
-    fn hand_on(&self, lock: &Lock, control: &Server) -> io::Result<(Handed, Vec<OwnedFd>)> {
+    fn hand_on(
+        &self,
+        lock: &Lock,
+        control: &Server,
+        scraping: Option<&scrape::Server>,
+    ) -> io::Result<(Handed, Vec<OwnedFd>)> {
         let mut open = Vec::new();
         let mut pass = |fd: BorrowedFd<'_>| {
             let copy = inherit::hand_on(&fd)?;
@@ -249,6 +262,10 @@ impl Launcher {
         for (endpoint, socket) in self.steering.holding() {
             let fd = pass(socket.as_fd())?;
             handed.holding.push((endpoint.clone(), fd));
+        }
+        if let Some(scrape::Server { bound, .. }) = scraping {
+            let fd = pass(bound.as_fd())?;
+            handed.metrics = Some((bound.address().to_string(), fd));
         }
         for (&worker, running) in &self.running {
             if let Some(Ipc { channel, .. }) = &running.ipc {

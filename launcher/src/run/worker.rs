@@ -213,6 +213,7 @@ impl Launcher {
 
     /// Forgets a worker that is gone.
     pub(super) fn release(&mut self, worker: WorkerId) -> Option<Event> {
+        self.count_last(worker);
         if let Some(running) = self.running.remove(&worker)
             && let Err(error) = running.cgroup.remove()
         {

@@ -58,6 +58,11 @@ impl RunTime {
         }
     }
 
+    /// The mean of all runs that were measured, in seconds; `None` when there were none.
+    pub(super) fn mean(self) -> Option<f64> {
+        (self.runs > 0).then(|| self.total.as_secs_f64() / self.runs as f64)
+    }
+
     /// The mean of the runs since `earlier`, in nanoseconds; not a number when there were none.
     pub(crate) fn nanoseconds_since(self, earlier: Self) -> f64 {
         let total = self.total.saturating_sub(earlier.total);

@@ -177,6 +177,22 @@ impl Steering {
             .collect()
     }
 
+    /// What a decision takes on the average, in seconds, in each group for which the kernel has measured
+    /// it: while `kernel.bpf_stats_enabled` is on.
+    #[must_use]
+    pub fn decision_times(&self) -> Vec<(Endpoint, f64)> {
+        let programs = self
+            .groups
+            .iter()
+            .filter_map(|(endpoint, group)| Some((endpoint, group.program.as_ref()?)));
+        programs
+            .filter_map(|(endpoint, program)| {
+                let mean = program.run_time().ok()?.mean()?;
+                Some((endpoint.clone(), mean))
+            })
+            .collect()
+    }
+
     /// Whether connections move when their listener goes; `None` when there is no program.
     #[must_use]
     pub fn migrates(&self) -> Option<bool> {

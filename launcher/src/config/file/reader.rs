@@ -23,7 +23,7 @@ const ENV: &str = "env";
 const APP: &str = "app";
 
 /// What several apps can't have in common.
-const OF_ONE_APP: [&str; 3] = ["command", "name", "port"];
+const OF_ONE_APP: [&str; 4] = ["command", "name", "port", "metrics"];
 
 /// Reads the tables of a file; relative paths are meant from `base`. The top, the apps in their order, and
 /// all mistakes.
@@ -139,7 +139,14 @@ impl Reader<'_> {
                 });
             match checked {
                 Ok(value) if path => values.push(self.base.join(value).into_os_string()),
-                Ok(value) => values.push(value.into()),
+                Ok(value) => values.push(match value.strip_prefix("unix:") {
+                    Some(path) if name == "metrics" => {
+                        let mut value = OsString::from("unix:");
+                        value.push(self.base.join(path));
+                        value
+                    }
+                    _ => value.into(),
+                }),
                 Err(why) => self.wrong(span.start, why),
             }
         }
@@ -293,6 +300,13 @@ impl Reader<'_> {
         let (one, place) = later.launcher();
         if one == earlier.launcher().0 {
             let why = format!("the app {} is called {one:?}, too", earlier.name);
+            self.mistakes.push(Mistake { place, why });
+        }
+        if let (Some((one, place)), Some((other, at))) = (later.metrics(), earlier.metrics())
+            && one == other
+        {
+            let (app, line) = (&earlier.name, at.line);
+            let why = format!("metrics of the app {app} are on {one}, too (line {line})");
             self.mistakes.push(Mistake { place, why });
         }
         for (port, place) in later.ports() {

@@ -222,6 +222,16 @@ fn a_mistake_is_told_with_its_place_and_in_the_words_of_the_options() {
             "the port 80/tcp is that of the app a (line 2)",
         ),
         (
+            "[app.a]\nmetrics = 9100\n[app.b]\nmetrics = '127.0.0.1:9100'",
+            "line 4, column 1",
+            "metrics of the app a are on 127.0.0.1:9100, too (line 2)",
+        ),
+        (
+            "metrics = 9100\n[app.a]",
+            "line 1, column 1",
+            "each app has a `metrics` of its own",
+        ),
+        (
             "[app.a]\n[app.b]\nname = 'a'",
             "line 3, column 1",
             "the app a is called \"a\", too",
