@@ -29,7 +29,8 @@ const TABLES: &str = r#"
 #LOG_LEVEL = "warn"
 
 # Several apps: a launcher for each, called by its table's name. Then `command`, `name`, `port`
-# and `metrics` stand in these tables only; what stands at the top is for all apps that do not say otherwise.
+# and `metrics` stand in these tables only; what stands at the top is for all apps that do not say
+# otherwise.
 #[app.web]
 #command = ["node", "server.js"]
 #port = 8080

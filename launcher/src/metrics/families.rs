@@ -57,7 +57,7 @@ families! {
     SELECTED: Counter "selected_total", "Connections (UDP: datagrams) that the program gave to a worker";
     MIGRATED: Counter "migrated_total", "Connections that moved from a socket that had gone to another worker";
     HELD: Counter "held_total", "Connections that had to wait until a worker was ready";
-    HELD_NOW: Gauge "held", "Connections that wait for a worker to be ready";
+    HELD_NOW: Gauge "held_now", "Connections that wait for a worker to be ready";
     HOLD_BACKLOG: Gauge "hold_backlog", "Connections that can wait for a worker to be ready";
     FELL_THROUGH: Counter "fell_through_total", "Decisions left to the kernel's hash because no member could be selected";
     REFUSED: Counter "refused_total", "Connections refused because no worker took any";

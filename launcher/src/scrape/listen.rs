@@ -33,7 +33,7 @@ impl Bound {
     /// socket can't be made.
     pub fn bind(address: &Address) -> Result<Self, Failure> {
         let bound = match address {
-            Address::Tcp(to) => bind(&(*to).into(), None),
+            Address::Tcp(to) => bind_tcp((*to).into()),
             Address::Unix(path) => bind_unix(path),
         };
         let socket = bound.map_err(|error| refused(address, &error))?;
@@ -84,16 +84,11 @@ impl Drop for Bound {
     }
 }
 
-fn bind(to: &SockAddr, mode: Option<Mode>) -> io::Result<Socket> {
+fn bind_tcp(to: SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(to.domain(), Type::STREAM, None)?;
-    if let Some(mode) = mode {
-        // On Linux a bound socket file takes its mode from the socket: it is never open to others.
-        rustix::fs::fchmod(&socket, mode)?;
-    } else {
-        // Connections of an earlier launcher may still be in TIME-WAIT.
-        socket.set_reuse_address(true)?;
-    }
-    socket.bind(to)?;
+    // Connections of an earlier launcher may still be in TIME-WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&to)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
@@ -118,7 +113,12 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    bind(&to, Some(Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP))
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&to)?;
+    // Whatever the umask says; nobody can connect before it listens.
+    rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
 }
 
 fn refused(address: &Address, error: &io::Error) -> Failure {
