@@ -1,10 +1,10 @@
-// Node's own way to run a server twice, as its documentation has it: a worker that dies is replaced,
-// and USR2 replaces all of them, one after the other, the new one first.
-// node cluster.js POLICY SERVER PORT; POLICY is SCHED_NONE (a shared handle) or SCHED_RR.
+// Node's own way to run a server several times, as its documentation has it: a worker that dies is
+// replaced, and USR2 replaces all of them, one after the other, the new one first.
+// node cluster.js POLICY SERVER PORT [WORKERS]; POLICY is SCHED_NONE (a shared handle) or SCHED_RR.
 const cluster = require('node:cluster');
 const { once } = require('node:events');
 
-const [policy, exec, port] = process.argv.slice(2);
+const [policy, exec, port, workers = 2] = process.argv.slice(2);
 cluster.schedulingPolicy = cluster[policy];
 cluster.setupPrimary({ exec, args: [port] });
 
@@ -22,5 +22,4 @@ process.on('SIGUSR2', async () => {
   console.log('restarted');
 });
 
-cluster.fork();
-cluster.fork();
+for (let count = 0; count < Number(workers); count += 1) cluster.fork();
