@@ -51,7 +51,7 @@ def faults(cells):
                 continue
             own = cell[event]
             lost = sum(own["errors"].values())
-            graceful = " (ends in good order)" if cell["graceful"] else ""
+            graceful = " (graceful)" if cell["graceful"] else ""
             what = f"{event}, {cell['load']}{graceful}: failed requests"
             met = lost == 0 and own["events"] > 0 and not own["gave_up"]
             yield Goal(what, "0", str(lost), met)

@@ -10,7 +10,7 @@ KINDS = ["refused", "reset", "closed", "timeout", "bad", "other"]
 class Load:
     """A load that is being sent by a process of its own: a new connection for each request."""
 
-    def __init__(self, binary, port, pace, seconds, warmup=0.0, seed=1):
+    def __init__(self, binary, port, pace, seconds, warmup=0.0, seed=1, timeout=2.0):
         spec = {
             "address": f"127.0.0.1:{port}",
             "path": "/",
@@ -18,7 +18,7 @@ class Load:
             "pace": pace,
             "warmup": warmup,
             "seconds": seconds,
-            "timeout": 2.0,
+            "timeout": timeout,
             "cpus": [],
             "seed": seed,
         }

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import types
@@ -132,6 +133,8 @@ def host():
 
 
 if __name__ == "__main__":
+    # What it has started is stopped then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

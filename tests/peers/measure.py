@@ -16,6 +16,8 @@ CONNECTIONS = 50
 RATE = 2000
 LOADS = {"light": (800, {}), "busy": (200, {"SPIN_MS": 4})}
 RELOADS, KILLS = 11, 19
+# What ab prints.
+AB = {"answered": "Complete requests", "failed": "Failed requests", "rate": "Requests per second"}
 
 # Names on the command line, in the order of the tables.
 SYSTEMS = {
@@ -120,25 +122,34 @@ def faults(place, names):
     """Part 4: requests that failed while workers were reloaded or killed."""
     cells = []
     for name in [name for name in FAULTS if name in names]:
-        for graceful in [False, True] if name in GRACEFUL else [False]:
-            for weight, (rate, env) in LOADS.items():
-                if weight == "busy" and name == "nginx":
-                    # It runs no handler of ours.
-                    continue
-                full = {**env, **({"GRACEFUL": 1} if graceful else {})}
-                say(f"faults: {name}{' graceful' * graceful}, {weight}")
-                cell = {"system": name, "graceful": graceful, "load": weight}
-                with SYSTEMS[name](place, env=full) as system:
-                    began = time.monotonic()
-                    system.reload()
-                    took = time.monotonic() - began
-                    reloads = place.events or RELOADS
-                    cell["reload"] = disturb(place, rate, system.reload, reloads, took + 0.3)
-                    # A kill can leave a system in disorder, so that comes last.
-                    kills = place.events or KILLS
-                    cell["kill"] = disturb(place, rate, system.kill_one, kills, 1.0)
-                cells.append(cell)
+        for graceful, weight in variants(place, name):
+            rate, env = LOADS[weight]
+            full = {**env, **({"GRACEFUL": 1} if graceful else {})}
+            say(f"faults: {name}{' graceful' * graceful}, {weight}")
+            cell = {"system": name, "graceful": graceful, "load": weight}
+            with SYSTEMS[name](place, env=full) as system:
+                began = time.monotonic()
+                system.reload()
+                took = time.monotonic() - began
+                reloads = place.events or RELOADS
+                cell["reload"] = disturb(place, rate, system.reload, reloads, took + 0.3)
+                # A kill can leave a system in disorder, so that comes last.
+                kills = place.events or KILLS
+                cell["kill"] = disturb(place, rate, system.kill_one, kills, 1.0)
+            cells.append(cell)
+            for kind in ["reload", "kill"]:
+                say(f"  {kind}: {cell[kind]}")
     return cells
+
+
+def variants(place, name):
+    """Whether the server ends in good order, and under what load."""
+    if place.events:
+        return [(False, "light")]
+    # nginx runs no handler of ours.
+    weights = ["light"] if name == "nginx" else list(LOADS)
+    graceful = [False, True] if name in GRACEFUL else [False]
+    return [(one, weight) for one in graceful for weight in weights]
 
 
 def disturb(place, rate, event, count, interval):
@@ -155,8 +166,10 @@ def disturb(place, rate, event, count, interval):
             time.sleep(max(0, due - time.monotonic()))
     except (OSError, subprocess.SubprocessError) as error:
         why = str(error)
-    finally:
-        result = sent.result()
+    except KeyboardInterrupt:
+        sent.kill()
+        raise
+    result = sent.result()
     kinds = {kind: number for kind, number in result["errors"].items() if number}
     return {"events": done, "sent": result["sent"], "errors": kinds, "gave_up": why}
 
@@ -165,41 +178,52 @@ def classic(place, names):
     """Part 5: the experiments of the tutorials about Node's cluster module."""
     cases = [name for name in ["ours", "cluster-rr"] if name in names]
     found = {"spin": {}, "throw": {}, "restart": {}, "siege": {}}
+    turns = {"SPIN_TURNS": 10_000_000}
     say("classic: a loop of 10 000 000 turns")
-    with systems.Single(place, workers=1, env={"SPIN_TURNS": 10_000_000}):
+    with systems.Single(place, workers=1, env=turns):
         found["spin"]["single"] = ab()
     for name in cases:
-        with SYSTEMS[name](place, env={"SPIN_TURNS": 10_000_000}):
+        kind = SYSTEMS[name]
+        say(f"classic: turns, throws, restarts: {name}")
+        with kind(place, env=turns):
             found["spin"][name] = ab()
-    for name in cases:
-        say(f"classic: throws, restarts: {name}")
-        with SYSTEMS[name](place, env={"SPIN_TURNS": 10_000_000, "THROW_AFTER": 3}):
-            found["throw"][name] = ab()
-        with SYSTEMS[name](place, env={"SPIN_TURNS": 10_000_000}) as system:
-            found["restart"][name] = ab(during=system.reload)
+        found["throw"][name] = crowd(place, kind(place, env={**turns, "THROW_AFTER": 3}))
+        found["restart"][name] = crowd(place, kind(place, env=turns), restart=True)
     for name in [*cases, *(["cluster-none"] if "cluster-none" in names else [])]:
         say(f"classic: siege: {name}")
         found["siege"][name] = siege(place, name)
     return found
 
 
-def ab(during=None):
+def ab():
     """`ab -c200 -t10`; -l because pids differ in length, -r because one error else ends it."""
     command = [find("ab"), "-c200", "-t10", "-l", "-r", f"http://127.0.0.1:{PORT}/"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
-        if during:
-            time.sleep(3)
-            during()
-        text = process.communicate()[0]
-    complete = re.search(r"Complete requests:\s+(\d+)", text)
-    failures = re.search(r"Failed requests:\s+(\d+)", text)
-    rate = re.search(r"Requests per second:\s+([\d.]+)", text)
-    if not (complete and failures and rate):
-        # It gives up when it can't connect.
-        return {"complete": 0, "failed": None, "rate": None, "said": text[-300:]}
-    numbers = int(complete[1]), int(failures[1]), float(rate[1])
-    return dict(zip(["complete", "failed", "rate"], numbers))
+    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found = {}
+    for key, name in AB.items():
+        if number := re.search(rf"{name}:\s+([\d.]+)", text):
+            found[key] = float(number[1])
+    if len(found) < 3:
+        raise RuntimeError(f"ab gave up: {text[-300:]}")
+    return found
+
+
+def crowd(place, system, restart=False):
+    """The same load by the generator of the benchmark: ab counts an error twice, and gives up after
+    ten. A system whose workers throw may not even start."""
+    try:
+        with system:
+            sent = load.Load(place.binary, PORT, load.closed(200), 10, timeout=20.0)
+            if restart:
+                # The load is to be there, and to go on afterwards.
+                time.sleep(3)
+                system.reload()
+            result = sent.result()
+    except RuntimeError as error:
+        say(str(error))
+        return {"answered": 0, "failed": None, "rate": None, "said": str(error)[-300:]}
+    rate = result["answered"] / result["seconds"]
+    return {"answered": result["answered"], "failed": load.failed(result), "rate": rate}
 
 
 def siege(place, name):

@@ -72,36 +72,37 @@ def spread(found):
 
 
 def faults(found):
-    rows = []
-    for cell in found["faults"]:
-        graceful = ", ends in good order" if cell["graceful"] else ""
-        of = [disturbed(cell[event]) for event in ["reload", "kill"]]
-        rows.append([LABELS[cell["system"]].partition(" (")[0] + graceful, cell["load"], *of])
-    title = "Failed requests (n: reloads or kills under load; light: 800/s; busy: 200/s, 4 ms each)"
-    return [(title, ["system", "load", "reloads", "kill -9"], rows)]
+    made = []
+    columns = ["system", "load", "failed", "events", "kinds"]
+    for event, what in [("reload", "reloads of all workers"), ("kill", "kill -9 of one worker")]:
+        title = f"Failed requests under {what} (light: 800/s; busy: 200/s, 4 ms each)"
+        made.append((title, columns, [disturbed(one, one[event]) for one in found["faults"]]))
+    return made
 
 
-def disturbed(cell):
-    kinds = ", ".join(f"{count} {kind}" for kind, count in cell["errors"].items())
-    total = sum(cell["errors"].values())
-    text = f"{total} (n {cell['events']})" + (f": {kinds}" if kinds else "")
-    return text + (" GAVE UP" if cell["gave_up"] else "")
+def disturbed(cell, own):
+    kinds = [f"{count} {kind}" for kind, count in own["errors"].items()]
+    if own["gave_up"]:
+        kinds.append(f"gave up: {own['gave_up']}"[:40])
+    label = LABELS[cell["system"]].partition(" (")[0] + ", graceful" * cell["graceful"]
+    numbers = [sum(own["errors"].values()), own["events"]]
+    return [label, cell["load"], *map(str, numbers), ", ".join(kinds) or "–"]
 
 
 def classic(found):
     own = found["classic"]
-    columns = ["system", "req/s", "complete", "failed"]
+    columns = ["system", "req/s", "answered", "failed"]
     titles = {
         "spin": "A loop of 10 000 000 turns, ab -c200 -t10",
-        "throw": "The same; each worker throws after 1 to 3 s",
-        "restart": "The same; a rolling restart after 3 s",
+        "throw": "The same work, 200 clients, 10 s; each worker throws 1 to 3 s after its start",
+        "restart": "The same work, 200 clients, 10 s; a rolling restart after 3 s",
     }
     made = []
     for case, title in titles.items():
         rows = []
         for name, one in own[case].items():
-            numbers = [one["rate"], one["complete"], one["failed"]]
-            rows.append([LABELS[name], *["gave up" if value is None else f"{value:.0f}" for value in numbers]])
+            numbers = [one["rate"], one["answered"], one["failed"]]
+            rows.append([LABELS[name], *["did not start" if value is None else f"{value:.0f}" for value in numbers]])
         made.append((title, columns, rows))
     rows = [[LABELS[name], " ".join(map(str, counts))] for name, counts in own["siege"].items()]
     made.append(("siege -c 100 -r 2: requests of each of 4 workers", ["system", "each"], rows))

@@ -66,6 +66,9 @@ pub fn listen_as(
     mark(&socket)?;
     let socket = Socket::from(socket);
     socket.set_reuse_port(true)?;
+    // The connections that it holds inherit this. Without it, each keeps any other program from binding
+    // the port for the minute that it waits after its end.
+    socket.set_reuse_address(true)?;
     if endpoint.address.is_ipv6() {
         socket.set_only_v6(endpoint.v6only)?;
     }
