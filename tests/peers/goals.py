@@ -20,7 +20,11 @@ def paired(rounds, first, second, key):
 
 def judge(found):
     """The goals that what was measured can tell about."""
-    return [*rates(found.get("rates", [])), *spread(found.get("spread", {})), *faults(found.get("faults", []))]
+    return [
+        *rates(found.get("rates", [])),
+        *spread(found.get("spread", {})),
+        *faults(found.get("faults", [])),
+    ]
 
 
 def rates(rounds):

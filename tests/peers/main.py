@@ -140,4 +140,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)
     except (OSError, RuntimeError) as error:
-        sys.exit(f"error: cannot measure: {error}\n  → look at what is said above; --only leaves systems out")
+        hint = "look at what is said above; --only leaves systems out"
+        sys.exit(f"error: cannot measure: {error}\n  → {hint}")

@@ -29,7 +29,8 @@ def tables(found):
     made = [table for part, make in parts if part in found for table in make(found)]
     judged = goals.judge(found)
     if judged:
-        rows = [[goal.what, goal.wanted, goal.found, "met" if goal.met else "NOT met"] for goal in judged]
+        words = {True: "met", False: "NOT met"}
+        rows = [[goal.what, goal.wanted, goal.found, words[goal.met]] for goal in judged]
         made.append(("Goals", ["goal", "wanted", "found", ""], rows))
     return made
 
@@ -55,7 +56,7 @@ def rates(found):
         ])
     columns = ["2 workers", "req/s", "ours / this (range)", "CPU s/10k", "sw/req", "failed"]
     rate = found["conditions"]["rate"]
-    title = f"Requests/s at 50 connections; at {rate}/s: server CPU s per 10 000, context switches per request"
+    title = f"Requests/s at 50 connections; at {rate}/s: server CPU s per 10 000, switches per request"
     return [(title, columns, rows)]
 
 
@@ -67,7 +68,10 @@ def span(ratios):
 
 def spread(found):
     counts = found["spread"]
-    rows = [[LABELS[name], f"{goals.lopsided(own):.3f}", " ".join(map(str, own))] for name, own in counts.items()]
+    rows = [
+        [LABELS[name], f"{goals.lopsided(own):.3f}", " ".join(map(str, own))]
+        for name, own in counts.items()
+    ]
     return [("Connections of 8 workers, one after the other", ["system", "max/mean", "each"], rows)]
 
 
@@ -94,19 +98,23 @@ def classic(found):
     columns = ["system", "req/s", "answered", "failed"]
     titles = {
         "spin": "A loop of 10 000 000 turns, ab -c200 -t10",
-        "throw": "The same work, 200 clients, 10 s; each worker throws 1 to 3 s after its start",
-        "restart": "The same work, 200 clients, 10 s; a rolling restart after 3 s",
+        "throw": "The same handler, 200 clients, 10 s; each worker throws after 1 to 3 s",
+        "restart": "The same handler, 200 clients, 10 s; a rolling restart after 3 s",
     }
     made = []
     for case, title in titles.items():
         rows = []
         for name, one in own[case].items():
             numbers = [one["rate"], one["answered"], one["failed"]]
-            rows.append([LABELS[name], *["did not start" if value is None else f"{value:.0f}" for value in numbers]])
+            rows.append([LABELS[name], *map(whole, numbers)])
         made.append((title, columns, rows))
     rows = [[LABELS[name], " ".join(map(str, counts))] for name, counts in own["siege"].items()]
     made.append(("siege -c 100 -r 2: requests of each of 4 workers", ["system", "each"], rows))
     return made
+
+
+def whole(number):
+    return "did not start" if number is None else f"{number:.0f}"
 
 
 def in_order(names):
