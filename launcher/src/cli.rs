@@ -2,7 +2,9 @@
 //! themselves; what they mean together is `config`'s to decide.
 
 mod bench;
+mod completions;
 mod keys;
+mod manual;
 mod parse;
 mod policies;
 mod quantities;
@@ -17,7 +19,9 @@ use std::path::PathBuf;
 use clap::Parser;
 
 pub use bench::{Bench, Disturb, Shape};
+pub use completions::{Shell, answer, script};
 pub use keys::{Key, Kind, keys, variable};
+pub use manual::{Page, pages};
 pub use parse::{Setting, check_setting, options, parse};
 pub use quantities::{TimeLimit, duration};
 pub use run::{Ipc, LogFormat, Run, Selection};

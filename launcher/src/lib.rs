@@ -13,6 +13,7 @@ pub mod ipc;
 pub mod metrics;
 pub mod observe;
 pub mod output;
+pub mod paper;
 pub mod policy;
 pub mod probe;
 pub mod run;

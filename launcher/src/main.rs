@@ -17,7 +17,7 @@ use reuseport_launch::{
     control::{client, protocol::Request},
     doctor,
     failure::{Exit, Failure},
-    output, run,
+    output, paper, run,
     sys::runtime::{Name, RuntimeDir},
     top,
 };
@@ -41,6 +41,11 @@ fn main() -> ExitCode {
         Some(run::CHECK_VERB) => return check(),
         Some(doctor::WORKER_VERB) => return doctor::worker_main(),
         _ => {}
+    }
+    match cli::answer(env::args_os()) {
+        Ok(false) => {}
+        Ok(true) => return Exit::Clean.into(),
+        Err(error) => error.exit(),
     }
     let invocation = match cli::parse(env::args_os()) {
         Ok(invocation) => invocation,
@@ -231,6 +236,12 @@ fn dispatch(invocation: cli::Invocation) -> Result<Exit, Failure> {
         }
         Verb::Upgrade { name } => client::upgrade(&dir, name.as_ref())?,
         Verb::Stop { name } => client::stop(&dir, name.as_ref())?,
+        Verb::Man { verb, to: None } => paper::page(verb.as_deref(), &mut out)?,
+        Verb::Man {
+            to: Some(directory),
+            ..
+        } => paper::pages(&directory)?,
+        Verb::Completions { shell } => paper::completions(shell, &mut out)?,
     }
     Ok(Exit::Clean)
 }

@@ -1,11 +1,12 @@
 //! The verbs.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Subcommand;
 
 use super::{
     bench::Bench,
+    completions::Shell,
     policies::PolicyParser,
     quantities::{TimeLimit, duration_or_infinite, interval, log_lines},
     run::Run,
@@ -224,5 +225,20 @@ pub enum Verb {
     Stop {
         /// Which launcher [default: the only one that runs]
         name: Option<Name>,
+    },
+    /// Print a page of the manual, for `man -l -`
+    Man {
+        /// That of this verb [default: that of the command]
+        #[arg(value_name = "VERB")]
+        verb: Option<String>,
+        /// Write all pages into this directory instead
+        #[arg(long, value_name = "DIR", conflicts_with = "verb")]
+        to: Option<PathBuf>,
+    },
+    /// Print the script that has a shell complete verbs, options and the names of launchers
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: Shell,
     },
 }
