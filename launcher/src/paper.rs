@@ -19,7 +19,7 @@ use crate::{
 pub fn page(verb: Option<&str>, out: &mut impl Write) -> Result<(), Failure> {
     let pages = made(cli::pages())?;
     match pages.iter().find(|page| page.verb.as_deref() == verb) {
-        Some(page) => client::write(&String::from_utf8_lossy(&page.text), out),
+        Some(page) => client::write(&page.text, out),
         None => {
             let verbs: Vec<_> = pages
                 .iter()

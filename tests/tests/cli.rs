@@ -52,8 +52,25 @@ fn the_help_names_every_verb_and_option() {
     let site = Site::new();
     let help = stdout(&site, &["--help"]);
     let verbs = [
-        "run", "check", "status", "doctor", "top", "logs", "ls", "reload", "scale", "restart",
-        "drain", "undrain", "hint", "send", "upgrade", "bench", "stop",
+        "run",
+        "check",
+        "status",
+        "doctor",
+        "top",
+        "logs",
+        "ls",
+        "reload",
+        "scale",
+        "restart",
+        "drain",
+        "undrain",
+        "hint",
+        "send",
+        "upgrade",
+        "bench",
+        "stop",
+        "man",
+        "completions",
     ];
     for verb in verbs {
         let listed = format!("\n  {verb} ");

@@ -14,10 +14,13 @@ use clap::Parser;
 mod apt;
 mod bench;
 mod bpf;
+mod dist;
 mod fuzz;
 mod process;
 mod setup;
 mod test;
+
+pub use dist::package;
 
 #[cfg(test)]
 mod modules;
@@ -46,6 +49,8 @@ enum Task {
         /// Only build and run the tests whose name contains this
         filter: Option<String>,
     },
+    /// Build the launcher for release, and a Debian package of it in target/dist
+    Dist,
     /// Fuzz choose() for a while; a finding is a failure (installs cargo-fuzz below target/)
     Fuzz {
         /// How long each target is run
@@ -117,6 +122,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Setup { check: true } => setup::check(),
         Task::Setup { check: false } => setup::install(),
         Task::Test { filter } => test::run(root, filter.as_deref()),
+        Task::Dist => dist::build(),
         Task::Fuzz { seconds } => fuzz::run_all(root, seconds),
         Task::BenchSteer { arguments } => bench::steer(root, &arguments),
         Task::BenchTail { arguments } => bench::tail(root, &arguments),

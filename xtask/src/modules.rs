@@ -26,7 +26,6 @@ const MODULES: &[(&str, &[&str])] = &[
     ("top", &["failure", "policy", "observe", "sys", "control"]),
     // All for the types of values only: what an option is parsed into.
     ("cli", &["probe", "policy", "fleet", "sys", "scrape"]),
-    ("cli", &["probe", "policy", "fleet", "sys"]),
     ("paper", &["failure", "cli", "control"]),
     (
         "config",

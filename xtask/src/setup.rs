@@ -29,6 +29,10 @@ const NEEDS: &[(&str, &str)] = &[
     // To read the page of metrics.
     ("promtool", "prometheus"),
     ("prometheus", "prometheus"),
+    // To pack it, and to read its manual.
+    ("dpkg-deb", "dpkg"),
+    ("strip", "binutils"),
+    ("groff", "groff-base"),
     // A terminal for what is drawn.
     ("tmux", "tmux"),
     // To look at the unit.

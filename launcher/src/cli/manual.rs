@@ -17,8 +17,8 @@ pub struct Page {
     pub file: String,
     /// The verb that it is about; `None`: the command as a whole.
     pub verb: Option<String>,
-    /// Its text, in roff.
-    pub text: Vec<u8>,
+    /// Its text, in roff: ASCII only.
+    pub text: String,
 }
 
 /// All pages: the command's, then one for each verb, in the order of `--help`.
@@ -63,8 +63,17 @@ fn page(command: &Command, of: Option<&str>) -> io::Result<Page> {
     Ok(Page {
         file: man.get_filename(),
         verb: of.map(|_| command.get_name().to_owned()),
-        text,
+        text: in_ascii(&String::from_utf8_lossy(&text)),
     })
+}
+
+/// roff reads bytes; other characters than ASCII's have names.
+fn in_ascii(text: &str) -> String {
+    let written = text.chars().map(|char| match char {
+        char if char.is_ascii() => char.to_string(),
+        char => format!("\\[u{:04X}]", u32::from(char)),
+    });
+    written.collect()
 }
 
 /// Keeps the lines of a help text that has several: roff fills all but those that begin with a space.
@@ -118,7 +127,7 @@ mod tests {
             .into_iter()
             .find(|page| page.verb.as_deref() == verb)
             .unwrap();
-        String::from_utf8(page.text).unwrap()
+        page.text
     }
 
     #[test]
@@ -135,6 +144,12 @@ mod tests {
         }
         let verbs = Cli::command().get_subcommands().count();
         assert_eq!(all.len(), verbs + 1);
+    }
+
+    #[test]
+    fn a_page_is_ascii() {
+        assert_eq!(in_ascii("20 µs – ok"), "20 \\[u00B5]s \\[u2013] ok");
+        assert!(pages().unwrap().iter().all(|page| page.text.is_ascii()));
     }
 
     #[test]
