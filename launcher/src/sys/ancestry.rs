@@ -170,10 +170,13 @@ mod tests {
 
     use super::*;
 
-    const WORKER: WorkerId = WorkerId {
-        slot: 3,
-        generation: 7,
-    };
+    /// Tests run at the same time, and what one starts is a child of the other, too.
+    fn worker(generation: u64) -> WorkerId {
+        WorkerId {
+            slot: 3,
+            generation,
+        }
+    }
 
     #[test]
     fn a_name_with_parentheses_and_blanks_does_no_harm() {
@@ -189,10 +192,10 @@ mod tests {
 
     #[test]
     fn all_that_descend_from_it_are_its_own_until_they_end() {
-        let tree = Tree::new(WORKER);
+        let tree = Tree::new(worker(1));
         assert!(tree.processes().is_empty());
         let mut child = Command::new("/bin/sh")
-            .args(["-c", "sh -c 'read _; exit' & read _; kill $!; wait; exit"])
+            .args(["-c", "sh -c 'read _; exit' & read _; wait; exit"])
             .stdin(Stdio::piped())
             .spawn()
             .expect("started");
@@ -217,7 +220,7 @@ mod tests {
         };
         // As one that was given to us: it is our child, and not the main process.
         let (mut its, mut anothers) = (start("7"), start("70"));
-        let tree = Tree::new(WORKER);
+        let tree = Tree::new(worker(7));
         assert_eq!(tree.processes(), vec![its.id()]);
         for child in [&mut its, &mut anothers] {
             child.wait().expect("it ends when nobody writes");
