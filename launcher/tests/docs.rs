@@ -105,6 +105,12 @@ fn problem(line: &str) -> Option<String> {
                 .any(|end| tasks.contains(&format!("\n    {variant}{end}\n")));
             (!known).then(|| format!("there is no task {task}"))
         }
+        ["cargo", "build", ..] => None,
+        // A script of ours.
+        [script, ..] if script.contains('/') => {
+            let there = Path::new(ROOT).join(script).exists();
+            (!there).then(|| format!("there is no {script}"))
+        }
         // The shells' own way to complete, and Debian's to install.
         ["source", ..] | ["apt", "install", ..] | ["man", ..] => None,
         [other, ..] => Some(format!("nobody knows what {other} is")),
