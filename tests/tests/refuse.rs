@@ -1,10 +1,12 @@
 //! What can't be done: without the privileges and kernel features it takes, with a command that
 //! can't be run, with a command line that makes no sense.
 
+use std::{ffi::OsStr, path::PathBuf};
+
 use kernel_tests::{
     client::{self, address},
     gate,
-    launcher::Launch,
+    launcher::{Launch, Site},
     servers,
 };
 
@@ -64,6 +66,26 @@ fn a_command_that_is_not_there_or_not_a_program() {
     ] {
         Launch::of([command]).run().assert_error(code, command);
     }
+}
+
+#[test]
+fn a_launcher_that_cannot_start_leaves_nothing_pinned() {
+    let Some(_netns) = gate::enter(&["sleep"]) else {
+        return;
+    };
+    let site = Site::new();
+    // Its programs are loaded and pinned before the control socket is opened, whose path has at most
+    // 107 bytes.
+    let deep = site.runtime_dir().join("d".repeat(100));
+    let launch = sleeper()
+        .at(&site)
+        .options([OsStr::new("--runtime-dir"), deep.as_os_str()]);
+    launch
+        .run()
+        .assert_error(1, "cannot open the control socket");
+    assert_eq!(site.pins(), Vec::<PathBuf>::new());
+    let cgroup = site.cgroup().expect("cgroup v2 is mounted");
+    assert!(!cgroup.exists(), "{} is left", cgroup.display());
 }
 
 #[test]

@@ -168,7 +168,7 @@ async fn serve(
         cgroup.enable_memory();
     }
     let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let pins = pins(&plan, &hierarchy, &cgroup, &mut legacy);
+    let mut pins = pins(&plan, &hierarchy, &cgroup, &mut legacy);
     let listened = match &legacy {
         // It was killed, and could not write it down.
         Some(legacy) => Listened::new(&plan, &legacy.state.fleet.steering),
@@ -258,6 +258,12 @@ async fn serve(
         Some(legacy) => legacy.fleet(settings),
         None => Fleet::new(settings),
     };
+    let executable =
+        upgrade::own_executable().map_err(|error| failed("find this executable", &error))?;
+    // Nothing fails any more before there are workers.
+    if let Some(pins) = &mut pins {
+        pins.stay();
+    }
     let mut launcher = Launcher::new(Parts {
         fleet,
         cgroup_path: hierarchy
@@ -276,8 +282,7 @@ async fn serve(
         file_limit,
         // Where that can't be found out it is taken for lacking: a superfluous wake-up does no harm.
         migration_wakes: migration_wakes().unwrap_or(false),
-        executable: upgrade::own_executable()
-            .map_err(|error| failed("find this executable", &error))?,
+        executable,
         runtime_dir,
         plan,
         app,
@@ -382,7 +387,11 @@ fn pins(
     {
         warn!("what an earlier launcher had pinned could not be removed: {error}");
     }
-    if !legacy.as_ref().is_some_and(Legacy::goes_on) {
+    if legacy.as_ref().is_some_and(Legacy::goes_on) {
+        if let Ok(pins) = &mut pins {
+            pins.stay();
+        }
+    } else {
         pins = pins.and_then(|pins| {
             pins.remove()?;
             Pins::prepare(plan.name.as_str(), cgroup.id())

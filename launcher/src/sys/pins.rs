@@ -20,9 +20,13 @@ const DIRECTORY: &str = "reuseport-launch";
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
-/// The directory of a fleet. It stays unless it is [removed](Pins::remove).
+/// The directory of a fleet. Dropping it removes it, unless it [stays](Pins::stay): a launcher that can't
+/// start leaves nothing.
 #[derive(Debug)]
-pub struct Pins(PathBuf);
+pub struct Pins {
+    path: PathBuf,
+    stays: bool,
+}
 
 impl Pins {
     /// Whether a bpffs is mounted where it is looked for.
@@ -57,7 +61,7 @@ impl Pins {
             .recursive(true)
             .mode(0o700)
             .create(&path)?;
-        Ok(Self(path))
+        Ok(Self { path, stays: false })
     }
 
     /// What an earlier launcher has left in another place, because its fleet had another cgroup. `None`
@@ -65,25 +69,49 @@ impl Pins {
     #[must_use]
     pub fn left_behind(path: &Path) -> Option<Self> {
         let parent = Path::new(BPFFS).join(DIRECTORY);
-        (path.parent() == Some(&parent) && path.is_dir()).then(|| Self(path.to_owned()))
+        (path.parent() == Some(&parent) && path.is_dir()).then(|| Self {
+            path: path.to_owned(),
+            stays: true,
+        })
     }
 
     /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// Has it outlive this process, however that ends, from now on: workers depend on what is pinned
+    /// there.
+    pub fn stay(&mut self) {
+        self.stays = true;
     }
 
     /// Removes it: what is pinned there, and in use by nothing else, ends.
     ///
     /// # Errors
     /// Those of `unlink` and `rmdir`.
-    pub fn remove(self) -> io::Result<()> {
-        fs::remove_dir_all(&self.0)?;
-        // With another fleet's directory still in it, it stays.
-        if let Some(parent) = self.0.parent() {
-            let _ = fs::remove_dir(parent);
-        }
-        Ok(())
+    pub fn remove(mut self) -> io::Result<()> {
+        // Not a second time.
+        self.stays = true;
+        remove(&self.path)
     }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if !self.stays {
+            // What is left is removed by the next launcher of this name.
+            let _ = remove(&self.path);
+        }
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_dir_all(path)?;
+    // With another fleet's directory still in it, it stays.
+    if let Some(parent) = path.parent() {
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(())
 }
