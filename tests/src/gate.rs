@@ -111,6 +111,26 @@ pub fn path_of(name: &str) -> String {
         .to_owned()
 }
 
+/// Runs a program for which every `bpf` call fails: the words before its own. (`strace` has to be asked
+/// for.)
+#[must_use]
+pub fn bpf_fails(errno: &str) -> Vec<String> {
+    let inject = format!("inject=bpf:error={errno}");
+    let strace = path_of("strace");
+    [
+        &strace,
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=bpf",
+        "-e",
+        &inject,
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
 fn is_executable(file: &Path) -> bool {
     file.metadata()
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)

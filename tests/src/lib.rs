@@ -35,6 +35,17 @@ use std::{
 /// How long anything is waited for. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// All policies.
+pub const POLICIES: [&str; 7] = [
+    "round-robin",
+    "least-conn",
+    "hash",
+    "source",
+    "cpu",
+    "random",
+    "kernel",
+];
+
 /// Waits until `look` finds something that no event tells.
 ///
 /// # Panics

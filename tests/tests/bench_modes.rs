@@ -13,7 +13,7 @@ use std::{
 };
 
 use kernel_tests::{
-    PATIENCE, cgroup,
+    PATIENCE, POLICIES, cgroup,
     client::{self, TIMEOUT},
     eventually, gate,
     launcher::binary,
@@ -331,15 +331,8 @@ fn the_kernel_and_every_policy_deal_out() {
     let Some(_netns) = gate::enter(&[]) else {
         return;
     };
-    let policies = [
-        "round-robin",
-        "least-conn",
-        "hash",
-        "source",
-        "cpu",
-        "random",
-    ];
-    for policy in policies {
+    // `kernel` has a mode of its own.
+    for policy in POLICIES.into_iter().filter(|policy| *policy != "kernel") {
         let mut served = serve(&format!("reuseport-ebpf:{policy}"), &[], &[]);
         let spread = served.spread(20);
         let counted = served.by_worker().expect("the kernel counts");

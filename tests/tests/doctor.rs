@@ -218,18 +218,7 @@ fn a_container_that_forbids_ebpf() {
     let Some(_netns) = gate::enter(&["strace"]) else {
         return;
     };
-    let strace = gate::path_of("strace");
-    let inject = "inject=bpf:error=EPERM";
-    let wrapper = [
-        &strace,
-        "-f",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=bpf",
-        "-e",
-        inject,
-    ];
+    let wrapper = gate::bpf_fails("EPERM");
     let finished = doctor(&wrapper, &["--json"]);
     assert_eq!(finished.code(), 69);
     let (report, states) = report(&finished);

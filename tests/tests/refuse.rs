@@ -199,7 +199,7 @@ fn a_kernel_that_does_not_know_a_feature() {
         return;
     };
     sleeper()
-        .through(bpf_fails("EINVAL"))
+        .through(gate::bpf_fails("EINVAL"))
         .run()
         .assert_error(69, "Linux 5.14 or later");
 }
@@ -210,7 +210,7 @@ fn a_container_that_forbids_ebpf() {
         return;
     };
     sleeper()
-        .through(bpf_fails("EPERM"))
+        .through(gate::bpf_fails("EPERM"))
         .run()
         .assert_error(69, "seccomp");
 }
@@ -241,22 +241,4 @@ fn without_cgroup2() -> Vec<String> {
     [&unshare, "--mount", "/bin/sh", "-c", &script, "sh"]
         .map(str::to_owned)
         .into()
-}
-
-/// Runs a program for which every `bpf` call fails.
-fn bpf_fails(errno: &str) -> Vec<String> {
-    let inject = format!("inject=bpf:error={errno}");
-    let strace = gate::path_of("strace");
-    [
-        &strace,
-        "-f",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=bpf",
-        "-e",
-        &inject,
-    ]
-    .map(str::to_owned)
-    .into()
 }

@@ -1,6 +1,8 @@
 //! What a benchmark asks and finds: the types that its parts hand to each other, and that its JSON
 //! report consists of. Only data. `docs/BENCH-JSON.md` describes the report for its readers.
 
+use std::ops::AddAssign;
+
 use serde::{Deserialize, Serialize};
 
 /// The version of the report's layout. It changes when a field changes its meaning or goes.
@@ -81,8 +83,8 @@ pub(crate) struct Errors {
 }
 
 impl Errors {
-    /// All of them.
-    pub(crate) fn total(&self) -> u64 {
+    /// By kind, in the order of the fields.
+    fn counts(self) -> [u64; 6] {
         let Self {
             refused,
             reset,
@@ -91,7 +93,40 @@ impl Errors {
             bad,
             other,
         } = self;
-        refused + reset + closed + timeout + bad + other
+        [refused, reset, closed, timeout, bad, other]
+    }
+
+    /// All of them.
+    pub(crate) fn total(self) -> u64 {
+        self.counts().iter().sum()
+    }
+
+    /// Those that happened, each with its kind's word: the words are in the order of the fields.
+    pub(crate) fn happened(
+        self,
+        words: [&'static str; 6],
+    ) -> impl Iterator<Item = (u64, &'static str)> {
+        let kinds = self.counts().into_iter().zip(words);
+        kinds.filter(|(count, _)| *count > 0)
+    }
+}
+
+impl AddAssign for Errors {
+    fn add_assign(&mut self, more: Self) {
+        let Self {
+            refused,
+            reset,
+            closed,
+            timeout,
+            bad,
+            other,
+        } = more;
+        self.refused += refused;
+        self.reset += reset;
+        self.closed += closed;
+        self.timeout += timeout;
+        self.bad += bad;
+        self.other += other;
     }
 }
 

@@ -253,7 +253,7 @@ pub struct Error {
     pub hint: String,
 }
 
-impl From<Failure> for Response {
+impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         let Failure {
             what,
@@ -261,7 +261,13 @@ impl From<Failure> for Response {
             hint,
             exit: _,
         } = failure;
-        Self::Failed(Error { what, why, hint })
+        Self { what, why, hint }
+    }
+}
+
+impl From<Failure> for Response {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure.into())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::UdpSocket, thread};
 
 use kernel_tests::{
-    client, gate,
+    POLICIES, client, gate,
     launcher::{Launch, Launcher},
     load::OpenLoad,
     servers,
@@ -11,7 +11,7 @@ use kernel_tests::{
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
-use crate::{POLICIES, PORT, address, answer_from, dealt, nodes};
+use crate::{PORT, address, answer_from, dealt, nodes};
 
 /// A walk through every ordered pair of different policies, each once.
 fn every_change() -> Vec<&'static str> {

@@ -20,17 +20,6 @@ use kernel_tests::{
 };
 use socket2::{Domain, Socket, Type};
 
-/// All policies.
-const POLICIES: [&str; 7] = [
-    "round-robin",
-    "least-conn",
-    "hash",
-    "source",
-    "cpu",
-    "random",
-    "kernel",
-];
-
 const PORT: u16 = 8080;
 
 fn address() -> SocketAddr {

@@ -3,11 +3,11 @@
 use std::ops::RangeInclusive;
 
 use kernel_tests::{
-    client, gate, launcher::Launcher, load::OpenLoad, procfs::Handle, status::Status,
+    POLICIES, client, gate, launcher::Launcher, load::OpenLoad, procfs::Handle, status::Status,
 };
 use nix::sys::signal::Signal;
 
-use crate::{POLICIES, address, assert_all_steered, dealt, nodes};
+use crate::{address, assert_all_steered, dealt, nodes};
 
 #[track_caller]
 fn assert_share(launcher: &Launcher, of: u64, slot: u64, expected: RangeInclusive<u64>) {

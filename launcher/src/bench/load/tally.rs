@@ -84,13 +84,7 @@ impl Tally {
         } = other;
         self.sent += sent;
         self.answered += answered;
-        let sum = &mut self.errors;
-        sum.refused += errors.refused;
-        sum.reset += errors.reset;
-        sum.closed += errors.closed;
-        sum.timeout += errors.timeout;
-        sum.bad += errors.bad;
-        sum.other += errors.other;
+        self.errors += *errors;
         self.connections += connections;
         let workers = self.by_worker.len().max(by_worker.len());
         self.by_worker.resize(workers, 0);

@@ -82,26 +82,16 @@ pub(super) fn round_time(nanoseconds: f64) -> String {
 
 /// What happened, and nothing else: `12 timed out, 3 reset`. Empty where all went well.
 pub(super) fn errors(errors: &Errors) -> String {
-    let Errors {
-        refused,
-        reset,
-        closed,
-        timeout,
-        bad,
-        other,
-    } = *errors;
-    let kinds = [
-        (refused, "refused"),
-        (reset, "reset"),
-        (closed, "closed early"),
-        (timeout, "timed out"),
-        (bad, "bad answers"),
-        (other, "other"),
-    ];
-    let happened: Vec<String> = kinds
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, kind)| format!("{} {kind}", whole(*count)))
+    let happened = errors.happened([
+        "refused",
+        "reset",
+        "closed early",
+        "timed out",
+        "bad answers",
+        "other",
+    ]);
+    let happened: Vec<String> = happened
+        .map(|(count, kind)| format!("{} {kind}", whole(count)))
         .collect();
     happened.join(", ")
 }

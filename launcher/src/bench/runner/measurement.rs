@@ -163,23 +163,14 @@ fn used(before: &Usage, after: Usage) -> Usage {
 
 /// Errors as one says them: `12 refused, 3 timed out`.
 pub(super) fn told(errors: &Errors) -> String {
-    let Errors {
-        refused,
-        reset,
-        closed,
-        timeout,
-        bad,
-        other,
-    } = *errors;
-    let kinds = [
-        (refused, "refused"),
-        (reset, "reset"),
-        (closed, "closed early"),
-        (timeout, "timed out"),
-        (bad, "answered badly"),
-        (other, "failed otherwise"),
-    ];
-    let happened = kinds.into_iter().filter(|(count, _)| *count > 0);
+    let happened = errors.happened([
+        "refused",
+        "reset",
+        "closed early",
+        "timed out",
+        "answered badly",
+        "failed otherwise",
+    ]);
     let told: Vec<String> = happened
         .map(|(count, kind)| format!("{count} {kind}"))
         .collect();

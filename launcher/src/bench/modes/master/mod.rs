@@ -345,11 +345,5 @@ fn to_tell(error: anyhow::Error) -> Error {
             "try again",
         )
     });
-    let Failure {
-        what,
-        why,
-        hint,
-        exit: _,
-    } = failure;
-    Error { what, why, hint }
+    failure.into()
 }

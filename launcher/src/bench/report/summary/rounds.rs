@@ -77,9 +77,8 @@ impl ModeSummary {
             compare(&pairs, better)
         };
         let sum = |of: &dyn Fn(&Round) -> u64| rounds.iter().map(of).sum::<u64>();
-        let errors = rounds.iter().fold(Errors::default(), |sum, round| {
-            added(sum, round.load.errors)
-        });
+        let mut errors = Errors::default();
+        rounds.iter().for_each(|round| errors += round.load.errors);
         let disturbed = rounds.iter().map(|round| round.disturbed).sum();
         Self {
             mode: mode.mode.clone(),
@@ -149,23 +148,4 @@ fn spread_of(rounds: &[Round], workers: usize) -> Option<Spread> {
         variation: middle(&|it| it.variation)?,
         jain: middle(&|it| it.jain)?,
     })
-}
-
-fn added(sum: Errors, more: Errors) -> Errors {
-    let Errors {
-        refused,
-        reset,
-        closed,
-        timeout,
-        bad,
-        other,
-    } = more;
-    Errors {
-        refused: sum.refused + refused,
-        reset: sum.reset + reset,
-        closed: sum.closed + closed,
-        timeout: sum.timeout + timeout,
-        bad: sum.bad + bad,
-        other: sum.other + other,
-    }
 }
